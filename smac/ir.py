@@ -1,0 +1,224 @@
+"""The Program: what a plan is lowered to and what templates print.
+
+A program is buffers and steps. A step is one kernel: pointwise `values` computed where they are
+needed, products of pairs of values summed under a mask (`Carry`), what is taken out of them
+(`Read`), the mask's own gradients (`Gather`), and where results go (`Store`). Both targets print
+the same steps; how many kernels the reads are spread over is the schedule (lower/adjoint.py).
+
+On paper, for ssd with gate and groups (a = delta·A, one lane):
+
+    forward    values Q = C, K = B, V = delta·x, a0 = delta·A
+               carry  KV = K ⊗ V            reads  Y = Q over N
+               stores y = (Y + D·x)·silu(z)
+    backward   values dY = dy·silu(z)       carries KV, and QG = Q ⊗ dY in reverse
+               reads  Y = Q·KV over N (the gate's gradient needs it), dQ = dY·KV over P,
+                      dK = V·QG over P, dV = K·QG over N;   gather da0
+               stores grad of each input: Σ over its uses of chain(d use, ∂ use/∂ input), summed
+               over the axes that the input lacks (the group's heads for B and C; B and T for A)
+
+linear_attention: V is [v | 1] (`Value.tail`), so Z is the last column of Y, and dY is [dY | dZ].
+gla: the lane's log decay has axis N, so decays multiply Q and K before the product
+(`Kernel.channel`).
+toeplitz: no lanes; the kernel evaluates `Kernel.entry` on tiles, dh gathers by lag.
+
+Non-goals: no target code, no sizes (they are read off the tensors), no mask families.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smac.expr import Expr
+from smac.masks.base import Support
+
+#: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
+#: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
+DTYPES = ("operand", "acc", "int", "input")
+ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch")
+#: How a kernel walks: "chunked" sweeps chunks with carried states, "recurrent" tokens with carried
+#: states, "tiles" goes over T × T tiles of `entry`, "fft" convolves along T, "pointwise" has no mask.
+KINDS = ("chunked", "recurrent", "tiles", "fft", "pointwise")
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor in memory. `axes` in canonical order: batch axes, T, S, W, H or a group, N, P, R.
+
+    `of` names the input that a gradient buffer belongs to, or the output of a cotangent buffer.
+    R is the lane axis of states (dropped by the op when the rank is 1).
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: str
+    role: str
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A pointwise quantity, computed tile by tile from input buffers: `expr` with axes `axes`.
+
+    `expr` reads buffers only (no other values), so any kernel can compute it by itself. An exception
+    is a cotangent that needs Y or Z: it reads those, as outs of an earlier step or read.
+    `tail`: one more column along P, behind the others (V's is 1 and Y's then is Z; dY's is dZ).
+    `axes` are canonical and may lack any; what lacks an axis is broadcast along it. Of group axes a
+    kernel's values carry at most one (`Kernel.group`); others are spread to H.
+    """
+
+    name: str
+    expr: Expr
+    axes: tuple[str, ...]
+    dtype: str
+    tail: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneIR:
+    """`masks.base.Lane` with values in place of expressions; None: log decay 0, no reset, 1, 1.
+
+    `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T).
+    """
+
+    decay: str | None
+    reset: str | None = None
+    read: str | None = None
+    write: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """The product left ⊗ right (N side, P side), swept along T under the mask.
+
+    Kind "chunked"/"recurrent": a state [N, P] per head and lane. `reverse` sweeps from the end,
+    under Lᵀ. `initial`/`final` name state buffers or None; `saves` a scratch buffer that keeps the
+    state with which the sweep enters each segment of the walk (axes batch, "C" for segments in order
+    of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
+    """
+
+    name: str
+    left: str
+    right: str
+    reverse: bool = False
+    initial: str | None = None
+    final: str | None = None
+    saves: str | None = None
+    restores: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`out` = `operand` · (mask applied to `carry`), contracted over "N" or "P"; the other stays.
+
+    out[t, p] = Σ_s L[t,s] (Σ_n operand[t,n] left[s,n]) right[s,p]  for over = "N", and with left
+    and right exchanged for over = "P"; L is transposed when the carry is reversed.
+    """
+
+    out: str
+    carry: str
+    operand: str
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneGrad:
+    """Gradients of lane `lane`: values named `decay`, `read`, `write` (None where constant)."""
+
+    lane: int
+    decay: str | None = None
+    read: str | None = None
+    write: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """A mask parameter's gradient on tiles: `Cotangent` with the base as value `base`.
+
+    `weight` is over the entry's nodes; `out` has the axes of `base` (or of its T-free leaf).
+    """
+
+    out: str
+    pattern: str
+    base: str
+    weight: Expr
+    index: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """buffer (+)= expr summed over the axes that the buffer lacks.
+
+    `expr` reads buffers, values and outs of reads, lane gradients and gathers. `axes` are those of
+    the expression. Several stores to one gradient buffer add up.
+    """
+
+    buffer: str
+    expr: Expr
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How a kernel goes along T: pieces of `chunk` tokens (rows of a tile for "tiles"),
+    `segment` tokens at a time where the target keeps several chunks in flight."""
+
+    chunk: int
+    segment: int
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: see the module's docstring.
+
+    `channel` is None, "N" or "P": the axis that the mask carries beside T and S.
+    `entry` with `support` (kind "tiles"): L[t,s] over `At`/`Between` whose bases are `Name`s of
+    values; `lanes` (kinds "chunked", "recurrent"). `group`: the group axis of this kernel's values.
+    Y and Z in `stores` are the read "Y" without its tail, and its tail.
+    """
+
+    name: str
+    kind: str
+    walk: Walk
+    values: tuple[Value, ...]
+    carries: tuple[Carry, ...] = ()
+    reads: tuple[Read, ...] = ()
+    lanes: tuple[LaneIR, ...] = ()
+    lane_grads: tuple[LaneGrad, ...] = ()
+    entry: Expr | None = None
+    support: Support | None = None
+    gathers: tuple[Gather, ...] = ()
+    stores: tuple[Store, ...] = ()
+    channel: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """An integer buffer from ids along T: `fn` is "starts" or "runs" (expr.SCAN_FUNCTIONS).
+
+    `last` names the state buffer that holds the id before the first token (or None)."""
+
+    out: str
+    fn: str
+    source: str
+    last: str | None = None
+
+
+Step = Kernel | Scan
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Buffers and the steps that fill them, in order."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+
+    def buffer(self, name: str) -> Buffer:
+        """The buffer called `name`; KeyError when there is none."""
+        for b in self.buffers:
+            if b.name == name:
+                return b
+        raise KeyError(name)

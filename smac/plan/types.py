@@ -1,0 +1,86 @@
+"""Values of the planner: what was asked (`Request`), what was weighed (`Candidate`), `Plan`.
+
+Non-goals: no cost formulas (cost.py), no choice (choose.py), no text (explain.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smac.masks.base import Mask
+from smac.spec import Spec
+
+ORDERS = ("linear", "quadratic", "chunked")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be planned. `spec` is specialised (no lets, no absent inputs); sizes complete.
+
+    `dtype` is that of the operands ("bfloat16", "float32", …); `device` a row of the device table;
+    `state`: initial and final states are asked for (a generators law is then needed).
+    """
+
+    spec: Spec
+    mask: Mask
+    sizes: tuple[tuple[str, int], ...]
+    dtype: str
+    device: str
+    target: str
+    backward: bool = False
+    state: bool = False
+
+    def size(self, axis: str) -> int:
+        """The length of `axis`."""
+        return dict(self.sizes)[axis]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run a request, with its predicted cost.
+
+    `chunk` rows of a piece; `segment` tokens in flight; `schedule` names how reads are spread over
+    kernels ("segments" on torch; "sweep", "tiles", "tokens" on triton; "fft").
+    flops (2 a multiply-add, dots only), scalar_flops, bytes, workspace bytes, time in seconds.
+    """
+
+    order: str
+    chunk: int
+    segment: int
+    schedule: str
+    flops: int
+    scalar_flops: int
+    bytes: int
+    launches: int
+    workspace: int
+    time: float
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The choice and all that lost. `explain()` prints them."""
+
+    request: Request
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    illegal: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def order(self) -> str:
+        """ "linear", "quadratic" or "chunked"."""
+        return self.chosen.order
+
+    @property
+    def chunk(self) -> int:
+        """Tokens in a chunk (rows of a tile for the quadratic order)."""
+        return self.chosen.chunk
+
+    def explain(self) -> str:
+        """Every candidate, its flops, bytes, launches, workspace, predicted time, why it lost."""
+        from smac.plan.explain import explain
+
+        return explain(self)
+
+    def __str__(self) -> str:
+        return self.explain()

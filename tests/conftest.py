@@ -1,0 +1,13 @@
+"""Settings that every test shares."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_SHARED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", **_SHARED)
+# CI draws the same examples each time: a red run is a change of the code, and can be repeated.
+settings.register_profile("ci", derandomize=True, database=None, print_blob=True, **_SHARED)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")

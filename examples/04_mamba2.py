@@ -24,7 +24,9 @@ def scan(
     return_final_states: bool = False, **rest: Any,
 ) -> Any:  # fmt: skip
     """The sequence. The model keeps its state as [B, H, P, N]; SMAC's is [B, H, N, P]."""
-    assert rest["dt_softplus"] and rest["dt_limit"] == (0.0, float("inf")) and rest["z"] is None
+    assert rest["dt_softplus"]
+    assert rest["dt_limit"] == (0.0, float("inf"))
+    assert rest["z"] is None
     calls["scan"] += 1
     y, state = op(
         x=x, dt=dt, A=A, B=B, C=C, D=D, dt_bias=dt_bias, return_state=True,
@@ -38,7 +40,8 @@ def update(
     C: torch.Tensor, D: torch.Tensor, *, dt_bias: torch.Tensor, **rest: Any,
 ) -> torch.Tensor:  # fmt: skip
     """One token. The model spreads per-head values over P and N; SMAC takes one for each head."""
-    assert rest["dt_softplus"] and rest["z"] is None
+    assert rest["dt_softplus"]
+    assert rest["z"] is None
     calls["step"] += 1
     y, new = op.step(
         state.mT, x=x, dt=dt[..., 0], A=A[:, 0, 0], B=B, C=C, D=D[:, 0], dt_bias=dt_bias[:, 0],
@@ -62,7 +65,8 @@ def main() -> None:
     print(f"{text.shape[1] - prompt.shape[1]} tokens generated, equal: {text.equal(expected_text)}")
     print(f"calls of SMAC: {calls['scan']} scans, {calls['step']} steps")
     layers, new = net.config.num_hidden_layers, options["max_new_tokens"]
-    assert error < 1e-4 and text.equal(expected_text)
+    assert error < 1e-4
+    assert text.equal(expected_text)
     # Two scans a layer (logits, prompt); the first new token comes out of the prompt's.
     assert calls == {"scan": 2 * layers, "step": layers * (new - 1)}
 

@@ -37,7 +37,8 @@ def main() -> int:
     # Planned without z, as transformers calls it: its gate lies behind the norm.
     print(op.plan(**LAYER, dtype="bfloat16", device="h100", absent=("z",)).explain())
 
-    title(f"3. The same layer on this CPU ({platform.machine()}, {torch.get_num_threads()} threads)")
+    threads = torch.get_num_threads()
+    title(f"3. The same layer on this CPU ({platform.machine()}, {threads} threads), float32")
     print(op.plan(**LAYER, dtype="float32", device="cpu", absent=("z",)).explain())
 
     title("4. A run on real input")
@@ -69,7 +70,7 @@ def main() -> int:
         path.write_text(op.source(target=target, absent=("z",), **sizes), encoding="utf-8")
         print(f"{target:6} {shown(path)} ({len(path.read_text('utf-8').splitlines())} lines)")
     ok = relative < 1e-5
-    print("\n" + ("All well." if ok else f"NOT WELL: the error should be below 1e-5, is {relative:.1e}"))
+    print("\nAll well." if ok else f"\nNOT WELL: the error is {relative:.1e}, expected below 1e-5")
     return 0 if ok else 1
 
 

@@ -1,4 +1,4 @@
-"""What the demo and 04_mamba2.py share: a Mamba-2 model with random weights, a text, and the swap."""
+"""Shared by the demo and 04_mamba2.py: a Mamba-2 with random weights, a text, and the swap."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def replaced(scan: Callable[..., Any], update: Callable[..., Any] | None = None)
 
 
 def layer_inputs(net: Mamba2ForCausalLM, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the last layer's scan is given when `net` reads `ids`, by the input names of ssd.toml."""
+    """What the last layer's scan is given when `net` reads `ids`, by ssd.toml's input names."""
     seen: dict[str, torch.Tensor] = {}
     original = modeling_mamba2.mamba2_chunk_scan
 

@@ -43,7 +43,7 @@ def measure(name: str, mode: str, shape: Shape) -> int:
 
 
 def peak_bytes(name: str, mode: str, shape: Shape) -> int:
-    """In the parent: `measure` in a fresh process. RuntimeError with the child's words if it fails."""
+    """In the parent: `measure` in a fresh process. RuntimeError if it fails."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", name, mode, str(shape)]
     child = subprocess.run(command, capture_output=True, text=True, check=False,
                            env={**os.environ, **_MALLOC})  # fmt: skip

@@ -1,4 +1,4 @@
-"""Shared by the demo and 04_mamba2.py: a Mamba-2 with random weights, a text, and the swap."""
+"""Shared by the demo and 04_mamba2.py: a Mamba-2 of random weights, a text, and the swap."""
 
 from __future__ import annotations
 

@@ -1,0 +1,228 @@
+"""Masks with a finite state, one token at a time: lanes, the recurrence, and what states add.
+
+A lane is L[t,s] = read[t] · Π_{k=s+1..t} factor[k] · write[s]; masks are sums of lanes, in the
+order in which the terms of a sum appear (a product's lanes: those of its left side outermost).
+
+Non-goals: no shortcuts, no log space; `smac.masks` has its own account of the same masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from smac.expr import Expr
+from smac.reference.dense import Arg, scalar
+from smac.reference.values import RESET, Scope, Value, add, contract, mul, pointwise
+from smac.terms import MaskTerm
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One rank of a mask; `factor` carries T, `read` and `write` may.
+
+    `decays`, `reads` and `writes` say what they were made of: lanes are compared by these.
+    """
+
+    factor: Value
+    read: Value
+    write: Value
+    decays: tuple[object, ...] = ()
+    reads: tuple[object, ...] = ()
+    writes: tuple[object, ...] = ()
+
+    def times(self, other: Lane) -> Lane:
+        """The lane of the entrywise product of two lanes."""
+        return Lane(mul(self.factor, other.factor), mul(self.read, other.read),
+                    mul(self.write, other.write), self.decays + other.decays,
+                    self.reads + other.reads, self.writes + other.writes)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run leaves behind: S (…, B, H, r, N, P), r dropped when 1; z the same for V = 1;
+    `last`, the last document id; `pos`, tokens seen, where the spec reads `index(T)`."""
+
+    S: Tensor
+    z: Tensor | None = None
+    last: Tensor | None = None
+    pos: int | None = None
+
+
+def _along_t(value: Value, scope: Scope) -> Value:
+    value = Value(value.axes, value.data.to(scope.dtype))
+    if "T" in value.axes:
+        return value
+    return Value((*value.axes, "T"), value.data.unsqueeze(-1).expand(*value.data.shape,
+                                                                     scope.sizes["T"]))  # fmt: skip
+
+
+def _one(scope: Scope) -> Value:
+    return Value((), torch.ones((), dtype=scope.dtype, device=scope.device))
+
+
+def _starts(ids: Value, last: Tensor | None, scope: Scope) -> Value:
+    """1 where nothing passes from t−1 to t; at 0 unless `last` is the first id."""
+    rest = tuple(a for a in ids.axes if a != "T")
+    data = ids.to((*rest, "T"))
+    before = torch.full_like(data[..., :1], -1) if last is None else last.unsqueeze(-1)
+    start = data != torch.cat([before.to(data), data], -1)[..., :-1]
+    if last is None:
+        start[..., :1] = True
+    return Value((*rest, "T"), start.to(scope.dtype))
+
+
+def lanes(term: MaskTerm, scope: Scope, last: Tensor | None = None) -> tuple[Lane, ...] | None:
+    """The lanes of a mask, or None when it has no finite state that is known here.
+
+    Lanes of a sum or product that differ in `read` alone, or in `write` alone, are one.
+    """
+    return _lanes(term, scope, last) if _lower(term, scope) else None
+
+
+def _lower(arg: Arg, scope: Scope) -> bool:
+    """Whether the mask is zero above the diagonal (by its form)."""
+    if not isinstance(arg, MaskTerm):
+        return False
+    match arg.fn:
+        case "causal" | "decay" | "semiseparable" | "diagonal":
+            return True
+        case "add":
+            return all(_lower(a, scope) for a in arg.args)
+        case "mul":
+            return any(_lower(a, scope) for a in arg.args)
+        case "scale" | "row" | "col":
+            return _lower(arg.args[1], scope)
+        case "given":
+            return _lower(arg.args[1] if arg.args[0] in scope.present else arg.args[2], scope)
+    return False
+
+
+def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | None:
+    """Lanes of the mask on and below the diagonal."""
+    if not isinstance(term, MaskTerm):
+        raise ValueError(f"expected a mask, found {term!r}")
+    one, args = _one(scope), term.args
+    match term.fn:
+        case "causal":
+            return (Lane(_along_t(one, scope), one, one),)
+        case "decay":
+            return (Lane(_along_t(scalar(args[0], scope), scope), one, one, (term,)),)
+        case "semiseparable":
+            g = _along_t(scalar(args[0], scope), scope)
+            reset, zero = g.data <= RESET, torch.zeros_like(g.data)
+            factor = torch.where(reset, zero, torch.where(reset, zero, g.data).exp())
+            return (Lane(Value(g.axes, factor), one, one, (term,)),)
+        case "document":
+            starts = _starts(scalar(args[0], scope), last, scope)
+            return (Lane(Value(starts.axes, 1 - starts.data), one, one, (term,)),)
+        case "diagonal":
+            zero = torch.zeros_like(one.data)
+            return (Lane(_along_t(Value((), zero), scope), scalar(args[0], scope), one,
+                         (None,), (args[0],)),)  # fmt: skip
+        case "add" | "mul":
+            left, right = (_lanes(a, scope, last) for a in args)
+            if left is None or right is None:
+                return None
+            if term.fn == "add":
+                return _merge([*left, *right])
+            return _merge([a.times(b) for a in left for b in right])
+        case "scale" | "row" | "col":
+            return _scaled(_lanes(args[1], scope, last), scalar(args[0], scope), args[0], term.fn)
+        case "given":
+            return _lanes(args[1] if args[0] in scope.present else args[2], scope, last)
+    return None
+
+
+def _merge(parts: list[Lane]) -> tuple[Lane, ...]:
+    """Lanes of equal decays made one where only `read`, or only `write`, tells them apart."""
+    by_read: dict[object, Lane] = {}
+    for x in parts:
+        same = by_read.get(key := (x.decays, x.writes))
+        by_read[key] = x if same is None else replace(
+            same, read=add(same.read, x.read), reads=(*same.reads, "+", *x.reads))  # fmt: skip
+    by_write: dict[object, Lane] = {}
+    for x in by_read.values():
+        same = by_write.get(key := (x.decays, x.reads))
+        writes = x.writes if same is None else (*same.writes, "+", *x.writes)
+        by_write[key] = x if same is None else replace(
+            same, write=add(same.write, x.write), writes=writes)  # fmt: skip
+    return tuple(by_write.values())
+
+
+def _scaled(parts: tuple[Lane, ...] | None, by: Value, key: Arg,
+            fn: str) -> tuple[Lane, ...] | None:  # fmt: skip
+    if parts is None:
+        return None
+    if fn == "col":
+        return tuple(replace(p, write=mul(by, p.write), writes=(key, *p.writes)) for p in parts)
+    return tuple(replace(p, read=mul(by, p.read), reads=(key, *p.reads)) for p in parts)
+
+
+def document_ids(term: MaskTerm) -> Expr | None:
+    """The ids of the first document mask below `term`: where `State.last` comes from."""
+    if term.fn == "document":
+        return term.args[0]  # type: ignore[return-value]
+    found = (document_ids(a) for a in term.args if isinstance(a, MaskTerm))
+    return next((f for f in found if f is not None), None)
+
+
+def at(value: Value, t: int) -> Value:
+    """The value at token t, without its T axis (itself when it has none)."""
+    if "T" not in value.axes:
+        return value
+    dim = value.axes.index("T")
+    return Value(value.axes[:dim] + value.axes[dim + 1 :], value.data.select(dim, t))
+
+
+def sweep(q: Value, k: Value, v: Value, parts: tuple[Lane, ...], state: list[Value],
+          length: int, out: tuple[str, ...]) -> tuple[list[Value], list[Value]]:  # fmt: skip
+    """Token by token: S ← factor·S + write·K⊗V, then Σ_lanes read·(Q·S) over axes `out` (no T).
+
+    Returns the output of each token and the last state of each lane.
+    """
+    outputs: list[Value] = []
+    for t in range(length):
+        total: Value | None = None
+        for r, lane in enumerate(parts):
+            entering = mul(at(lane.write, t), mul(at(k, t), at(v, t)))
+            state[r] = add(mul(at(lane.factor, t), state[r]), entering)
+            term = contract(out, at(lane.read, t), at(q, t), state[r])
+            total = term if total is None else add(total, term)
+        assert total is not None
+        outputs.append(total)
+    return outputs, state
+
+
+def entering(q: Value, parts: tuple[Lane, ...], state: list[Value], out: tuple[str, ...]) -> Value:
+    """What an initial state adds to Y: Σ read[t] · Π_{k≤t} factor · Q[t]·S₀, in one einsum."""
+    terms = []
+    for lane, s in zip(parts, state, strict=True):
+        dim = lane.factor.axes.index("T")
+        total = Value(lane.factor.axes, lane.factor.data.cumprod(dim))
+        terms.append(contract(out, lane.read, total, q, s))
+    return _sum(terms)
+
+
+def leaving(k: Value, v: Value, parts: tuple[Lane, ...], state: list[Value],
+            out: tuple[str, ...]) -> list[Value]:  # fmt: skip
+    """The last state of each lane: Σ_s Π_{k>s} factor · write·K⊗V + Π factor·S₀."""
+    ends = []
+    for lane, s in zip(parts, state, strict=True):
+        dim = lane.factor.axes.index("T")
+        data = lane.factor.data
+        ones = torch.ones_like(data.narrow(dim, 0, min(1, data.shape[dim])))
+        later = torch.cat([ones, data.flip(dim)], dim).cumprod(dim)
+        after = Value(lane.factor.axes, later.narrow(dim, 0, data.shape[dim]).flip(dim))
+        every = Value(lane.factor.axes[:dim] + lane.factor.axes[dim + 1 :], data.prod(dim))
+        ends.append(add(contract(out, after, lane.write, k, v), mul(every, s)))
+    return ends
+
+
+def _sum(values: list[Value]) -> Value:
+    total = values[0]
+    for v in values[1:]:
+        total = pointwise(torch.add, total, v)
+    return total

@@ -88,12 +88,10 @@ def _pattern(atom: Atom) -> str | None:
         case At(_, (one,)):
             return _kind(form(one))
         case At(_, (one, two)):
-            return "entry" if (form(one), form(two)) in _ENTRIES else None
+            ends = {_kind(form(one)), _kind(form(two))}
+            return "entry" if ends == {"row", "col"} else None
         case _:
             return None
-
-
-_ENTRIES = ((Form(t=1), Form(s=1)), (Form(s=1), Form(t=1)))
 
 
 def _kind(f: Form | None) -> str | None:

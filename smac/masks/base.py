@@ -58,9 +58,9 @@ class Cotangent:
 
     With W[t,s] = dL[t,s] · weight(t,s), the gradient of `base` gathers W by `pattern`, at the
     positions in `index` (the index of the `At`, or low and high of the `Between`, it came from):
-    "row" Σ_s, at t plus an integer · "col" Σ_t, at s plus an integer · "entry" W itself, at (t,s)
-    or (s,t) · "lag" Σ over equal index, a form of t − s · "cut" Σ over high ≥ k > low, at k ·
-    "all" Σ_{t,s}: `base` is then a `Name` without T axis, index is empty.
+    "row" Σ_s, at t plus an integer · "col" Σ_t, at s plus an integer · "entry" W itself, at both
+    (in either order) · "lag" Σ over equal index, a form of t − s · "cut" Σ over high ≥ k > low, at
+    k · "all" Σ_{t,s}: `base` is then a `Name` without T axis, index is empty.
     A base that lacks the axis it is read along gathers the sum over it.
     """
 

@@ -1,0 +1,152 @@
+"""One suite for every mask: its laws agree with its entry, in float64, at awkward decays too."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from smac.expr import ONE, S_POS, T_POS, At, Between, Expr, Name, Num, call, names
+from smac.masks import Mask, causal, decay, dense, document, formula, fourier, semiseparable
+from smac.masks import toeplitz as toeplitz_family
+from smac.masks import window as window_family
+from smac.masks.algebra import Diagonal, Product, Scale, Shift, Strict, Sum, col, row, transpose
+from smac.testing.decays import LOG_DECAY_KINDS, log_decays
+from smac.testing.masks import law_errors
+
+A, X, Y, C, IDS = (Name(n) for n in ("a", "x", "y", "c", "ids"))
+LAG = call("sub", T_POS, S_POS)
+ss = semiseparable.Semiseparable(A)
+ss2 = semiseparable.Semiseparable(Name("a2"))
+scaled = semiseparable.Semiseparable(call("mul", A, Name("delta")))
+gamma = decay.Decay(Name("gamma"))
+gamma2 = decay.Decay(Name("gamma2"))
+causal_mask = causal.Causal()
+documents = document.Document(IDS)
+toeplitz = toeplitz_family.Toeplitz(Name("h"))
+both_ways = toeplitz_family.Toeplitz(Name("hb"), True)
+matrix = dense.Dense(Name("M"))
+window = window_family.Window(Num(3))
+gaussian = formula.Formula(call("exp", call("neg", call("mul", C, call("mul", LAG, LAG)))))
+#: What `shift(semiseparable(a), "t")` is, written by hand.
+by_hand = formula.Formula(
+    call("where", call("gt", T_POS, S_POS),
+         call("mul", call("exp", Between(A, S_POS, call("sub", T_POS, ONE))), At(X, (T_POS,))),
+         Num(0)))  # fmt: skip
+
+MASKS: tuple[Mask, ...] = (
+    causal_mask, gamma, ss, scaled, toeplitz, both_ways, matrix, documents, window, gaussian,
+    by_hand, fourier.Fourier("cos"), fourier.Fourier("sin"), Diagonal(X),
+    Product(gamma, documents), Product(ss, documents), Product(documents, ss), Sum(gamma, gamma2),
+    Sum(ss, ss2), Product(ss, ss2), Product(Sum(gamma, ss), Sum(gamma2, ss2)), Scale(C, ss),
+    Sum(Scale(C, gamma), gamma), row(X, ss), col(X, ss), row(X, col(Y, gamma)),
+    Sum(row(X, ss), row(Y, ss)), Sum(col(X, ss), col(Y, ss)), row(X, documents),
+    Product(row(X, documents), Sum(ss, gamma)), Shift(ss, "t"), Shift(ss, "s"), Shift(gamma, "t"),
+    Shift(toeplitz, "s"), Shift(row(X, ss), "t"), Shift(col(X, ss), "s"), Shift(matrix, "t"),
+    Shift(matrix, "s"), Shift(ss.transpose(), "t"), Shift(both_ways, "t"), Strict(ss),
+    Strict(matrix), Strict(ss.transpose()), ss.transpose(), toeplitz.transpose(),
+    both_ways.transpose(), matrix.transpose(), row(X, ss).transpose(), Shift(ss, "s").transpose(),
+    Sum(Shift(ss, "t"), Diagonal(X)), Sum(col(X, ss), Shift(col(Y, ss), "s")),
+    Sum(ss, Strict(transpose(ss2))), Sum(toeplitz, Scale(C, toeplitz)), Product(ss, matrix),
+    Product(both_ways, Scale(C, both_ways)), Sum(ss, Diagonal(X)), Product(Diagonal(X), ss),
+)  # fmt: skip
+
+_floats = st.floats(-2.0, 2.0)
+#: γ by kind: 0 is legal, and so is growth.
+_GAMMAS = {"0": st.just(0.0), "1": st.just(1.0), "> 1": st.floats(1.05, 2.0),
+           "ordinary": st.floats(0.2, 0.95)}  # fmt: skip
+
+
+@st.composite
+def values_of(draw: st.DrawFn, e: Expr, T: int, seen: Counter[str]) -> dict[str, Tensor]:
+    """Tensors for the names of an entry; the kinds of decays drawn are counted in `seen`."""
+
+    def floats(*shape: int) -> Tensor:
+        n = int(torch.tensor(shape).prod())
+        drawn = draw(st.lists(_floats, min_size=n, max_size=n))
+        return torch.tensor(drawn, dtype=torch.double).reshape(shape)
+
+    def one(name: str) -> Tensor:
+        if name in ("a", "a2"):
+            drawn = draw(log_decays(T, lambda kind: seen.update([kind])))
+            return torch.tensor(drawn, dtype=torch.double)
+        if name in ("gamma", "gamma2"):
+            kind = draw(st.sampled_from(sorted(_GAMMAS)))
+            event(f"gamma {kind}")
+            seen[f"gamma {kind}"] += 1
+            return torch.tensor(draw(_GAMMAS[kind]), dtype=torch.double)
+        if name == "delta":
+            return torch.tensor(draw(st.floats(0.5, 1.5)), dtype=torch.double)
+        if name == "ids":
+            ids = draw(st.lists(st.integers(0, 2), min_size=T, max_size=T))
+            return torch.tensor(ids, dtype=torch.int64)
+        shapes = {"h": (T + 2,), "hb": (max(2 * T - 1, 0),), "M": (T, T), "c": ()}
+        return floats(*shapes.get(name, (T,)))
+
+    return {name: one(name) for name in sorted(names(e))}
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_laws_agree(mask: Mask) -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None)
+    @given(st.data(), st.integers(0, 7))
+    def check(data: st.DataObject, T: int) -> None:
+        values = data.draw(values_of(mask.entry(), T, seen))
+        errors = law_errors(mask, T, values)
+        assert set(errors) >= {"support", "transpose", "adjoint"}
+        assert max(errors.values()) < 1e-10, errors
+
+    check()
+    used = names(mask.entry())
+    due = set(LOG_DECAY_KINDS) if used & {"a", "a2"} else set()
+    if used & {"gamma", "gamma2"}:
+        due |= {f"gamma {kind}" for kind in _GAMMAS}
+    assert due <= set(seen), f"never drawn: {due - set(seen)}"
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_transposing_twice_is_the_mask(mask: Mask) -> None:
+    assert mask.transpose().transpose() == mask
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_the_algebra_knows_no_wider_support_than_the_entry_shows(mask: Mask) -> None:
+    from smac.masks.band import band
+
+    assert mask.support() == band(mask.entry())
+
+
+FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(ss, documents), 1),
+          "ranks multiply": (Product(Sum(gamma, ss), Sum(gamma2, ss2)), 4),
+          "equal transitions share a lane": (Sum(row(X, ss), row(Y, ss)), 1),
+          "multiples too": (Sum(Scale(C, gamma), gamma), 1),
+          "a diagonal is a lane": (Sum(ss, Diagonal(X)), 2)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mask", "rank"), FINITE.values(), ids=FINITE)
+def test_rank_calculus(mask: Mask, rank: int) -> None:
+    generators = mask.generators()
+    assert generators is not None
+    assert generators.rank == rank
+
+
+class Wrong(semiseparable.Semiseparable):
+    """A law suite that cannot fail proves nothing: lanes with the wrong decay."""
+
+    def lanes(self):  # type: ignore[no-untyped-def]
+        from smac.masks import Lane
+
+        return (Lane(call("mul", self.log_decay, Num(2))),)
+
+
+def test_the_suite_finds_a_wrong_law() -> None:
+    a = torch.tensor([0.0, -0.5, -1.0], dtype=torch.double)
+    errors = law_errors(Wrong(A), 3, {"a": a})
+    assert errors["generators"] > 0.1
+    assert errors["support"] == errors["transpose"] == 0.0

@@ -101,7 +101,7 @@ class _Guarded(torch.autograd.Function):
 
 def _guarded(fn: _Map, slope: _Map) -> _Map:
     def apply(x: Tensor) -> Tensor:
-        return cast(Tensor, _Guarded.apply(x, fn, slope))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Guarded.apply(x, fn, slope))
 
     return apply
 
@@ -228,7 +228,7 @@ def _gather(base: Value, index: list[Value], scope: Scope) -> Value:
         inside = inside & (pick >= 0) & (pick < data.shape[n])
     safe = [p.clamp(0, max(data.shape[n] - 1, 0)) for n, p in enumerate(picks)]
     if 0 in data.shape[: len(picks)]:
-        shape = torch.broadcast_shapes(*(p.shape for p in picks))
+        shape = torch.broadcast_tensors(*picks)[0].shape
         return Value((*positions, *rest), data.new_zeros((*shape, *data.shape[len(picks) :])))
     out = data[tuple(safe)]
     mask = inside.reshape(inside.shape + (1,) * len(rest)) if inside.dim() else inside

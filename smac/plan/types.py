@@ -36,12 +36,22 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Dot:
+    """A batched matrix product and its flops."""
+
+    name: str
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One way to run a request, with its predicted cost.
 
     `chunk` rows of a piece; `segment` tokens in flight; `schedule` names how reads are spread over
     kernels ("segments" on torch; "sweep", "tiles", "tokens" on triton; "fft").
     flops (2 a multiply-add, dots only), scalar_flops, bytes, workspace bytes, time in seconds.
+    `dots` names the products that make the flops, `traffic` the bytes by what moves, `parts` the
+    seconds by resource.
     """
 
     order: str
@@ -55,6 +65,9 @@ class Candidate:
     workspace: int
     time: float
     verdict: str = ""
+    dots: tuple[Dot, ...] = ()
+    traffic: tuple[tuple[str, int], ...] = ()
+    parts: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,116 @@
+"""Which ways there are to run a request, by the mask's laws and the target's reach.
+
+Non-goals: no costs (cost.py), no names of mask families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from smac.plan.cost import fits
+from smac.plan.devices import Device
+from smac.plan.shape import Shape
+from smac.plan.types import Request
+
+#: Chunks that are tried, by target; rows of the quadratic order's blocks.
+CHUNKS = {"torch": (32, 64, 128, 256), "triton": (16, 32, 64, 128)}
+ROWS = {"torch": (64, 128, 256), "triton": (16, 32, 64, 128)}
+#: The schedule of each order, by target.
+SCHEDULES = {
+    "torch": {"chunked": "segments", "linear": "segments", "quadratic": "tiles"},
+    "triton": {"chunked": "sweep", "linear": "tokens", "quadratic": "tiles"},
+}
+LARGEST_CHUNK = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """An order with its schedule; `reason` says why it cannot run, None when it can."""
+
+    order: str
+    schedule: str
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The order; with its schedule where an order has two."""
+        return f"{self.order} ({self.schedule})" if self.schedule == "fft" else self.order
+
+
+def ways(x: Shape, r: Request) -> tuple[Way, ...]:
+    """Every order with its schedule, and what stands against it."""
+    own = SCHEDULES[r.target]
+    chunked = lacks_generators(r) or _beyond_target(x, r, "chunked")
+    linear = lacks_generators(r) or _beyond_target(x, r, "linear")
+    quadratic = "it keeps no state between calls" if r.state else None
+    return (
+        Way("quadratic", own["quadratic"], quadratic),
+        Way("chunked", own["chunked"], chunked),
+        Way("linear", own["linear"], linear),
+        Way("linear", "fft", _no_fft(x, r)),
+    )
+
+
+def lacks_generators(r: Request) -> str | None:
+    """The law that the chunked and linear orders miss, or None."""
+    if r.mask.generators() is not None:
+        return None
+    return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
+
+
+def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
+    """What the triton templates cannot do yet."""
+    if r.target != "triton":
+        return None
+    if x.rank != 1:
+        return f"rank {x.rank} is not on target triton yet; use target='torch'"
+    if order == "chunked" and x.channel:
+        return f"a mask per {x.channel} is not on target triton yet; use target='torch'"
+    return None
+
+
+def _no_fft(x: Shape, r: Request) -> str | None:
+    """Why the FFT cannot run, or None."""
+    missing = r.mask.missing("symbol")
+    if missing is not None:
+        return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
+    if r.target == "triton":
+        return "FFT order is not on target triton yet; use target='torch'"
+    return "it keeps no state between calls" if r.state else None
+
+
+def pieces(
+    x: Shape, r: Request, device: Device, way: Way, chunk: int | None
+) -> Iterator[int]:
+    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given."""
+    if way.order == "linear":
+        if chunk is None:
+            yield 1
+        return
+    least = 16 if r.target == "triton" else 1
+    whole = max(least, 2 ** max(x.T - 1, 0).bit_length())  # the power of two that holds T
+    if way.order == "quadratic":
+        tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
+    elif r.state:
+        tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device))}
+    else:
+        tried = {c for c in ([chunk] if chunk else _chunks(x, r, device)) if c < x.T}
+    yield from sorted(tried)
+
+
+def _rows(x: Shape, r: Request) -> list[int]:
+    return [c for c in ROWS[r.target] if r.target == "torch" or _worthwhile(x, r, c)]
+
+
+def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
+    """Those that fit on chip; the smallest where none does, for the kernel then splits N."""
+    sizes = CHUNKS[r.target]
+    if r.target == "torch":
+        return list(sizes)
+    return [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+
+
+def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:
+    """Pieces of 16 are for short sequences and for float64."""
+    return chunk > 16 or x.T <= 64 or r.dtype == "float64"

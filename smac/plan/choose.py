@@ -1,0 +1,152 @@
+"""`make`: a spec and sizes become a Plan; `crossover`: where the quadratic order stops winning.
+
+Non-goals: no formulas (cost.py), no caching (the op keeps its plans).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from smac.errors import PlanError
+from smac.masks import build
+from smac.plan.candidates import LARGEST_CHUNK, SCHEDULES, Way, lacks_generators, pieces, ways
+from smac.plan.cost import candidate
+from smac.plan.devices import ITEMSIZE, Device, device_row
+from smac.plan.shape import Shape, shape_of
+from smac.plan.sizes import complete_sizes
+from smac.plan.types import ORDERS, Candidate, Plan, Request
+from smac.plan.words import verdict
+from smac.spec import Spec, specialise
+
+_TARGETS = tuple(SCHEDULES)
+#: Every schedule that there is, of any order and target.
+_SCHEDULES = tuple(sorted({s for own in SCHEDULES.values() for s in own.values()} | {"fft"}))
+
+
+def make(
+    spec: Spec, *, sizes: Mapping[str, int], dtype: str, device: str, target: str = "auto",
+    order: str = "auto", chunk: int | None = None, schedule: str = "auto",
+    backward: bool = False, state: bool = False, absent: frozenset[str] = frozenset(),
+    table: Mapping[str, Device] | None = None,
+) -> Plan:  # fmt: skip
+    """The plan for `spec` at `sizes` on `device`: every way costed, the fastest chosen.
+
+    `backward` plans the backward alone; `state`: initial and final states are in use. `order`,
+    `chunk` and `schedule` force the choice; `table` replaces the device table. Raises PlanError for
+    sizes, names and orders that cannot be, naming the law that a forced order misses.
+    """
+    row = device_row(device, table)
+    request = _request(spec, sizes, dtype, device, row, target, backward, state, absent)
+    _check_choice("order", order, ("auto", *ORDERS))
+    _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
+    _check_chunk(chunk, order, request.target)
+    shape = shape_of(request)
+    every = ways(shape, request)
+    asked = [w for w in every if order in ("auto", w.order) and schedule in ("auto", w.schedule)]
+    legal = [w for w in asked if w.reason is None]
+    if not legal:
+        raise _nothing(request, order, schedule, asked)
+    found = _weigh(shape, request, row, legal, chunk)
+    if not found:  # a chunk that covers T: one chunk is the quadratic order
+        found = _weigh(shape, request, row, [w for w in every if w.order == "quadratic"], chunk)
+    found.sort(key=lambda c: (c.time, ORDERS.index(c.order), -c.chunk))
+    best = found[0]
+    judged = tuple(replace(c, verdict=verdict(c, best)) for c in found)
+    illegal = tuple((w.label, w.reason) for w in every if w.reason is not None)
+    return Plan(request, judged[0], judged, illegal)
+
+
+def crossover(
+    spec: Spec, *, sizes: Mapping[str, int] | None = None, low: int = 16, high: int = 2**17,
+    **request: Any,
+) -> int | None:  # fmt: skip
+    """The least T, to a multiple of 16, from which another order beats the quadratic one.
+
+    `request` goes to `make`. None when the quadratic order still wins at `high`.
+    """
+    def beaten(T: int) -> bool:
+        return make(spec, sizes={**(sizes or {}), "T": T}, **request).order != "quadratic"
+
+    if not beaten(high):
+        return None
+    step = 16
+    lo, hi = low // step, high // step
+    while lo < hi:
+        mid = (lo + hi) // 2
+        lo, hi = (lo, mid) if beaten(mid * step) else (mid + 1, hi)
+    return lo * step
+
+
+def _request(
+    spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
+    backward: bool, state: bool, absent: frozenset[str],
+) -> Request:  # fmt: skip
+    """The request with spec specialised, mask built, sizes complete and target decided."""
+    _check_choice("dtype", dtype, tuple(ITEMSIZE))
+    _check_choice("target", target, ("auto", *_TARGETS))
+    if target == "auto":
+        target = "triton" if row.kind == "gpu" else "torch"
+    special = specialise(spec, frozenset(absent))
+    mask = build(special.contraction.L, special)
+    done = complete_sizes(special, mask, sizes)
+    request = Request(special, mask, done, dtype, device, target, backward, state)
+    missing = lacks_generators(request)
+    if state and missing is not None:
+        raise PlanError(f"{spec.name}: an initial or final state {missing}")
+    return request
+
+
+def _weigh(
+    shape: Shape, r: Request, row: Device, legal: list[Way], chunk: int | None
+) -> list[Candidate]:
+    """Every legal way at every chunk to try, costed."""
+    return [candidate(shape, r, row, w.order, c, w.schedule)
+            for w in legal for c in pieces(shape, r, row, w, chunk)]  # fmt: skip
+
+
+def _nothing(r: Request, order: str, schedule: str, asked: list[Way]) -> PlanError:
+    """Why no way is left."""
+    name = r.spec.name
+    if not asked:
+        return PlanError(f"{name}: schedule='{schedule}' is no schedule of order='{order}' on "
+                         f"target {r.target}; expected one of {_listing(r.target, order)}")  # fmt: skip
+    if order != "auto":
+        return PlanError(f"{name}: order='{order}' {asked[0].reason}" if len(asked) == 1
+                         else f"{name}: order='{order}' {_reasons(asked)}")  # fmt: skip
+    reasons = "; ".join(f"{w.label}: {w.reason}" for w in asked)
+    return PlanError(f"{name}: no order is left on target {r.target}: {reasons}")
+
+
+def _reasons(asked: list[Way]) -> str:
+    """The first way's reason, then those of the others by schedule."""
+    first, *rest = asked
+    return "; ".join([str(first.reason), *(f"by {w.schedule}: {w.reason}" for w in rest)])
+
+
+def _listing(target: str, order: str) -> str:
+    own = SCHEDULES[target]
+    names = [s for o, s in own.items() if order in ("auto", o)]
+    if order in ("auto", "linear") and target == "torch":
+        names.append("fft")
+    return ", ".join(["auto", *sorted(set(names))])
+
+
+def _check_choice(what: str, found: str, expected: tuple[str, ...]) -> None:
+    if found not in expected:
+        raise PlanError(f"{what}: found {found!r}; expected one of {', '.join(expected)}")
+
+
+def _check_chunk(chunk: int | None, order: str, target: str) -> None:
+    """A forced chunk is a power of two that the target has tiles for."""
+    if chunk is None:
+        return
+    if order == "linear":
+        raise PlanError(f"chunk: found {chunk} with order='linear', which goes token by token; "
+                        "leave chunk out, or ask for order='chunked'")  # fmt: skip
+    least, most = (16, 128) if target == "triton" else (2, LARGEST_CHUNK)
+    whole = isinstance(chunk, int) and not isinstance(chunk, bool)
+    if not whole or not least <= chunk <= most or chunk & (chunk - 1):
+        raise PlanError(f"chunk: found {chunk!r}; expected a power of two from {least} to {most} "
+                        f"on target {target}")  # fmt: skip

@@ -1,0 +1,262 @@
+"""Scalar work, bytes, launches and time of one candidate.
+
+The torch target runs one operation after the other, each a pass over its tensors, so its time is a
+sum; a triton kernel overlaps, so its time is the largest of dots, scalar work, memory and the chain
+of steps that wait for each other, scaled by how full the GPU is. Constants below are passes (reads
+or writes of one element) and operations per piece; they describe the templates, not the devices.
+
+Non-goals: flops of matrix products (dots.py), what is legal (candidates.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from smac.plan.devices import Device
+from smac.plan.dots import Dot, entries, shape_dots
+from smac.plan.shape import Shape
+from smac.plan.types import Candidate, Request
+
+# Passes over each kind of tensor in the torch target's chunked order, forward; backward takes
+# `_BACKWARD` times as many.
+_SCORES, _DECAYS, _WEIGHTS, _STATES, _OPERANDS, _OUTPUTS = 1, 6, 4, 6, 4, 4
+_BACKWARD = 2.5
+#: Operations a segment of chunks, and one chunk inside it, take (torch); and a block of rows.
+_SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = 40, 3, 20
+#: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it.
+_GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
+_CPU_HALF = 4
+#: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
+VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
+#: Kernels of a triton forward, of a backward.
+_KERNELS, _BACKWARD_KERNELS = 1, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a candidate does. `traffic` names the parts of its bytes; `steps` wait for each other."""
+
+    dots: tuple[Dot, ...]
+    scalar: int
+    traffic: tuple[tuple[str, int], ...]
+    launches: int
+    workspace: int
+    programs: int = 0
+    steps: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """All traffic."""
+        return sum(n for _, n in self.traffic)
+
+    @property
+    def flops(self) -> int:
+        """Of all dots."""
+        return sum(d.flops for d in self.dots)
+
+
+def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
+    """Tokens that the torch target keeps in flight: chunks, a power of two of them.
+
+    As many as keep scores, weights, states and operands within `device.in_flight` bytes, one chunk at
+    least: n = max(1, ⌊in_flight / bytes(chunk)⌋), with
+    bytes(C) = acc·B·(C²·(heads(QK) + 2·heads(QKL)) + rank·H·N·P + C·(Q, K, V and Y's elements)).
+    """
+    chunks = max(1, -(-x.T // chunk))
+    size = _chunk_bytes(x, chunk) * (2 if backward else 1)
+    n = max(1, min(device.in_flight // max(size, 1), 2 ** (chunks - 1).bit_length()))
+    return int(chunk * 2 ** (n.bit_length() - 1))
+
+
+def _chunk_bytes(x: Shape, C: int) -> int:
+    """Bytes in flight for one chunk on the torch target."""
+    tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
+    if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
+        tile = C * C * x.all_heads + 2 * C * x.all_heads * _channel_size(x)
+    state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
+    return x.acc * x.batch * (tile + state + C * (_operands(x) + x.all_heads * x.p))
+
+
+def _operands(x: Shape) -> int:
+    """Elements of Q, K and V for one token."""
+    return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
+
+
+def _channel_size(x: Shape) -> int:
+    """Length of the mask's channel axis, or 1."""
+    return {None: 1, "N": x.N, "P": x.P}[x.channel]
+
+
+def work(
+    x: Shape, request: Request, device: Device, order: str, chunk: int, schedule: str
+) -> Work:
+    """What `request` takes in `order`, with pieces of `chunk`, on its target."""
+    dots = shape_dots(x, request, order, chunk, schedule)
+    back = request.backward
+    if request.target == "triton":
+        return _triton(x, back, order, chunk, schedule, dots)
+    if schedule == "fft":
+        return _torch_fft(x, back, dots)
+    if order == "quadratic":
+        return _torch_quadratic(x, back, chunk, dots)
+    return _torch_chunked(x, back, device, chunk, dots)
+
+
+# ---- torch ----------------------------------------------------------------------------------
+
+
+def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot, ...]) -> Work:
+    """Chunked (and linear, C = 1) by batched products over segments of chunks."""
+    chunks = -(-x.T // C)
+    tokens, lanes = x.batch * chunks * C, x.rank or 1
+    more, unit = (_BACKWARD if back else 1), x.acc
+    if x.channel:
+        levels = max(C.bit_length() - 1, 1)
+        inside = tokens * x.all_heads * (_DECAYS * levels * _channel_size(x) + _WEIGHTS * C)
+    else:
+        inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
+                               + _WEIGHTS * x.heads("QKL"))  # fmt: skip
+    states = _STATES * lanes * chunks * x.batch * x.all_heads * x.n("QK") * x.p
+    traffic = (
+        ("scores", int(more * unit * inside)),
+        ("states", int(more * unit * states)),
+        ("operands", int(more * unit * _OPERANDS * tokens * _operands(x))),
+        ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
+    )
+    segment = segment_tokens(x, device, C, back)
+    pieces = -(-x.T // segment)
+    space = (2 if back else 1) * (segment // C) * _chunk_bytes(x, C)
+    if back:  # the states that enter each segment pass through memory
+        space += pieces * x.batch * lanes * x.all_heads * x.n("QK") * x.p * x.acc
+    launches = int(more * (pieces * _SEGMENT_OPS + lanes * chunks * _CHUNK_OPS))
+    return Work(dots, 0, traffic, launches, space)
+
+
+def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> Work:
+    """Blocks of rows; every operation of the mask's entry is a pass over the block."""
+    more, unit = (_BACKWARD if back else 1), x.acc
+    wide = _channel_size(x)
+    inside = _SCORES * x.heads("QK") + wide * (
+        2 * x.nodes * x.heads("L") + _WEIGHTS * x.heads("QKL"))  # fmt: skip
+    tokens = x.batch * x.T
+    traffic = (
+        ("scores", int(more * unit * x.batch * entries(x, rows) * inside)),
+        ("operands", int(more * unit * _OPERANDS * tokens * _operands(x))),
+        ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
+    )
+    blocks = -(-x.T // rows)
+    tile = wide * (x.heads("QK") + 2 * x.heads("QKL"))
+    space = x.acc * x.batch * min(rows, x.T) * x.T * tile * (2 if back else 1)
+    return Work(dots, 0, traffic, int(more * blocks * (_ROWS_OPS + x.nodes)), space)
+
+
+def _torch_fft(x: Shape, back: bool, dots: tuple[Dot, ...]) -> Work:
+    """The expanded state K⊗V convolved along T; backward convolves Q⊗dY too."""
+    more, padded = (2 if back else 1), 2 ** max(1, (2 * x.T - 1).bit_length())
+    columns = x.batch * x.all_heads * x.n("QK") * x.p
+    scalar = more * 2 * columns * 5 * padded * padded.bit_length() // 2
+    passes = ("states", more * x.acc * columns * padded * 8)
+    return Work(dots, scalar, (passes,), more * _ROWS_OPS, 3 * x.acc * columns * padded)
+
+
+# ---- triton ---------------------------------------------------------------------------------
+
+
+def _triton(
+    x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...]
+) -> Work:
+    """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
+    heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
+    columns = -(-x.p // VALUE_TILE)
+    outputs = x.batch * x.T * x.all_heads * x.p * x.item
+    traffic = [("operands", x.given * x.item * (2 if back else 1)), ("outputs", outputs)]
+    entry_work = x.nodes + 2
+    if order == "quadratic":
+        scalar = heads * entries(x, C, whole=True) * entry_work * _channel_size(x)
+        programs, steps = heads * pieces * columns, 0.4 * pieces
+    elif schedule == "tokens":
+        scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
+        programs, steps = heads * columns, float(x.T)
+    else:
+        scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
+        programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
+    space = 0
+    if back:
+        scalar, steps = 2 * scalar, 2 * steps
+        traffic.append(("gradients", x.given * x.acc))
+        if x.heads("QK") < x.all_heads:  # gradients of shared operands, a head each, then summed
+            space += 2 * heads * x.T * x.n("QK") * x.acc
+        if order != "quadratic":
+            space += (x.rank or 1) * heads * x.n("QK") * x.p * x.acc * pieces
+        traffic.append(("per-head gradients and states", 2 * space))
+    kernels = _BACKWARD_KERNELS if back else _KERNELS
+    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps)
+
+
+# ---- time -----------------------------------------------------------------------------------
+
+
+def seconds(w: Work, request: Request, device: Device, chunk: int) -> dict[str, float]:
+    """Seconds of each resource: "dots", "scalar", "memory", "launches", and "chain" on triton."""
+    rate = device.dot(request.dtype)
+    doubles = 2 if request.dtype == "float64" else 1
+    if request.target == "triton":
+        return _triton_seconds(w, request, device, chunk, rate, doubles)
+    half = _CPU_HALF if device.kind == "cpu" else _GPU_HALF
+    share = (1.0 if device.kind == "cpu" else _GPU_DOTS) * chunk / (chunk + half)
+    speed = device.cached if w.workspace <= device.cache else device.bandwidth
+    return {
+        "dots": w.flops / (rate * share),
+        "scalar": w.scalar * doubles / device.scalar,
+        "memory": w.bytes / speed,
+        "launches": w.launches * device.op,
+    }
+
+
+def _triton_seconds(
+    w: Work, request: Request, device: Device, chunk: int, rate: float, doubles: int
+) -> dict[str, float]:
+    """Times of one kernel's resources; few programs leave SMs idle, many come in waves."""
+    waves = max(w.programs, 1) / device.units
+    idle = math.ceil(waves) / waves
+    share = _GPU_DOTS * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if request.backward else 1)
+    step = device.step if w.dots else device.token  # only the token kernel has no dots
+    turns = math.ceil(w.programs / (device.units * _RESIDENT)) if w.programs else 0
+    return {
+        "dots": idle * w.flops / (rate * share),
+        "scalar": idle * w.scalar * doubles / device.scalar,
+        "memory": w.bytes / device.bandwidth * min(idle, 4),
+        "chain": turns * w.steps * step,
+        "launches": w.launches * device.launch,
+    }
+
+
+def total(parts: dict[str, float], target: str) -> float:
+    """The time that the parts make: a sum of passes, or what overlaps plus the launches."""
+    if target == "torch":
+        return sum(parts.values())
+    return max(v for k, v in parts.items() if k != "launches") + parts["launches"]
+
+
+def candidate(
+    x: Shape, request: Request, device: Device, order: str, chunk: int, schedule: str
+) -> Candidate:
+    """The costed candidate, its verdict still open."""
+    w = work(x, request, device, order, chunk, schedule)
+    parts = seconds(w, request, device, chunk)
+    in_segments = request.target == "torch" and order != "quadratic" and schedule != "fft"
+    back = request.backward
+    segment = segment_tokens(x, device, chunk, back) if in_segments else chunk
+    return Candidate(
+        order=order, chunk=chunk, segment=segment, schedule=schedule, flops=w.flops,
+        scalar_flops=w.scalar, bytes=w.bytes, launches=w.launches, workspace=w.workspace,
+        time=total(parts, request.target), dots=w.dots, traffic=w.traffic,
+        parts=tuple(parts.items()),
+    )  # fmt: skip
+
+
+def fits(x: Shape, device: Device, chunk: int) -> bool:
+    """Whether a chunk's operands (for each pipeline stage) and the state fit on chip (triton)."""
+    n, p = 2 ** (x.n("QK") - 1).bit_length(), min(VALUE_TILE, 2 ** (x.p - 1).bit_length())
+    return _STAGES * chunk * (2 * n + p) * x.item + n * p * x.acc <= device.on_chip

@@ -1,0 +1,130 @@
+"""What the cost formulas need of a request, read once: axis lengths, heads, and what laws say.
+
+Non-goals: no formulas (dots.py, cost.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from smac.expr import Call, Expr, Num, Size, names, walk
+from smac.masks.base import Mask, Support
+from smac.plan.devices import ITEMSIZE
+from smac.plan.types import Request
+from smac.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A request in numbers. `axes` maps "Q", "K", "V", "L" to the axes they carry.
+
+    `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
+    of V. `rank`: lanes, or None without generators. `nodes`: operations in one entry of the mask.
+    `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
+    """
+
+    batch: int
+    T: int
+    H: int
+    N: int
+    P: int
+    groups: tuple[tuple[str, int], ...]
+    axes: tuple[tuple[str, frozenset[str]], ...]
+    tail: int
+    rank: int | None
+    support: Support
+    symbol: bool
+    channel: str | None
+    nodes: int
+    matvec: int
+    again: bool
+    item: int
+    acc: int
+    given: int
+
+    def heads(self, operands: str) -> int:
+        """Heads of a product of `operands` (letters of QKVL): H, one group's size, or 1."""
+        carried = self.carried(operands)
+        groups = [n for g, n in self.groups if g in carried]
+        if "H" in carried or len(groups) > 1:
+            return self.H
+        return groups[0] if groups else 1
+
+    def carried(self, operands: str) -> frozenset[str]:
+        """The axes that any of `operands` carries."""
+        return frozenset().union(*(a for k, a in self.axes if k in operands))
+
+    def n(self, operands: str) -> int:
+        """N where one of `operands`, or the mask, carries it, else 1."""
+        return self.N if "N" in self.carried(operands + "L") else 1
+
+    @property
+    def p(self) -> int:
+        """P where V or the mask carries it, else 1; one more for Z's column."""
+        return (self.P if "P" in self.carried("VL") else 1) + self.tail
+
+    @property
+    def all_heads(self) -> int:
+        """Heads of the result."""
+        return self.heads("QKVL")
+
+
+def shape_of(request: Request) -> Shape:
+    """The numbers of `request`."""
+    spec, mask, sizes = request.spec, request.mask, dict(request.sizes)
+    c = spec.contraction
+    axes = {k: frozenset(spec.axes_of(getattr(c, k))) for k in "QKVL"}
+    generators, item = mask.generators(), ITEMSIZE[request.dtype]
+    return Shape(
+        batch=math.prod(sizes[a] for a in spec.batch), T=sizes["T"], H=sizes["H"], N=sizes["N"],
+        P=sizes["P"],
+        groups=tuple((g, sizes[g]) for g in spec.groups),
+        axes=tuple(axes.items()), tail=int(reads(spec, "Z")),
+        rank=None if generators is None else generators.rank, support=mask.support(),
+        symbol=mask.symbol() is not None, channel=c.channel, nodes=_nodes(mask),
+        matvec=mask.matvec_cost(sizes["T"]), again=needs_y(spec), item=item, acc=max(item, 4),
+        given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),
+    )  # fmt: skip
+
+
+def reads(spec: Spec, name: str) -> bool:
+    """Whether an output reads `name`."""
+    return any(name in names(e) for _, e in spec.output)
+
+
+def needs_y(spec: Spec) -> bool:
+    """Whether a gradient of the outputs reads Y or Z, so that the backward computes them again."""
+    return any(_gradient_reads(e) for _, e in spec.output)
+
+
+def _gradient_reads(e: Expr) -> bool:
+    """Whether some derivative of `e` by Y, Z or an input still holds Y or Z."""
+    if not names(e) & {"Y", "Z"} or not isinstance(e, Call):
+        return False
+    here = [bool(names(a) & {"Y", "Z"}) for a in e.args]
+    if any(_gradient_reads(a) for a in e.args):
+        return True
+    match e.fn:
+        case "add" | "sub" | "neg":
+            return False
+        case "mul":
+            other = e.args[here.index(False)] if False in here else None
+            return other is None or not _static(other)
+        case "div":
+            return here[1] or not _static(e.args[1])
+        case "where":
+            return False
+        case _:
+            return True
+
+
+def _static(e: Expr) -> bool:
+    """No tensor in it."""
+    return all(isinstance(x, Num | Size | Call) for x in walk(e))
+
+
+def _nodes(mask: Mask) -> int:
+    """Operations that one entry takes: calls, and two for the sum of a decay."""
+    return sum(1 if isinstance(x, Call) else 2 * (type(x).__name__ == "Between")
+               for x in walk(mask.entry()))  # fmt: skip

@@ -1,0 +1,72 @@
+"""Completing the sizes of a request: what the caller gave, then [sizes], then what follows.
+
+Non-goals: no tensors (the op reads their shapes), no mask laws beyond the symbol's lag axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from smac.errors import PlanError
+from smac.masks.base import Mask
+from smac.spec import Spec
+
+LARGEST = 2**40
+
+
+def complete_sizes(spec: Spec, mask: Mask, given: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Every axis of `spec` with its length, in canonical order.
+
+    Batch and group axes default to 1, H, N and P to 1 where no input carries them, S to T, W to the
+    lags of T. Raises PlanError for unknown axes, lengths that cannot be, and sizes that are missing.
+    """
+    groups, batch = spec.groups, spec.batch
+    order = spec.scope.axes
+    for axis, n in given.items():
+        _check(spec, axis, n, order, least=0 if axis in ("T", "S", "W", *batch) else 1)
+    sizes = {**dict(spec.sizes), **given}
+    carried = {axis for i in spec.inputs for axis in i.axes}
+    if carried & set(groups):
+        carried.add("H")
+    for axis in (*batch, *groups, *({"H", "N", "P"} - carried)):
+        sizes.setdefault(axis, 1)
+    needed = [a for a in ("T", "H", "N", "P") if a not in sizes]
+    if needed:
+        raise PlanError(f"{spec.name}: sizes are missing: {', '.join(needed)}; "
+                        f"give them, as in {needed[0]}=64, or in the spec's [sizes]")  # fmt: skip
+    _positions(spec, mask, sizes, given)
+    for g in groups:
+        if sizes["H"] % sizes[g]:
+            raise PlanError(f"{spec.name}: found H = {sizes['H']} and {g} = {sizes[g]}; "
+                            f"expected a multiple of {g} heads, since {g} groups H")  # fmt: skip
+    return tuple((a, sizes[a]) for a in order if a in sizes)
+
+
+def _check(spec: Spec, axis: str, n: object, known: tuple[str, ...], least: int) -> None:
+    if axis not in known:
+        raise PlanError(f"{spec.name}: found a size for '{axis}'; expected axes among "
+                        f"{', '.join(known)}")  # fmt: skip
+    if isinstance(n, bool) or not isinstance(n, int) or not least <= n <= LARGEST:
+        raise PlanError(f"{spec.name}: found {axis} = {n!r}; "
+                        f"expected a whole number from {least} to 2**40")  # fmt: skip
+
+
+def _positions(spec: Spec, mask: Mask, sizes: dict[str, int], given: Mapping[str, int]) -> None:
+    """Set S and W, which follow from T unless the caller gave them."""
+    T = sizes["T"]
+    if sizes.setdefault("S", T) != T:
+        if "S" in given:
+            raise PlanError(f"{spec.name}: found S = {sizes['S']}, T = {T}; "
+                            "expected S = T (version 1 has no cross-attention)")  # fmt: skip
+        sizes["S"] = T
+    if not any("W" in i.axes for i in spec.inputs):
+        sizes.pop("W", None)
+        return
+    symbol = mask.symbol()
+    bidirectional = symbol is not None and symbol[1] < 0
+    due = max(2 * T - 1, 0) if bidirectional else T
+    if "W" not in given:
+        sizes["W"] = due
+    elif sizes["W"] < due or (bidirectional and sizes["W"] != due):
+        raise PlanError(f"{spec.name}: found W = {sizes['W']} at T = {T}; expected "
+                        f"{'2T - 1 =' if bidirectional else 'at least'} {due} lags")  # fmt: skip

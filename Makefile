@@ -8,12 +8,13 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
+	@echo "make docs   the table of files in docs/DESIGN.md"
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 
@@ -39,6 +40,9 @@ lint: $(STAMP)
 test: lint
 	$(PY) -m pytest -m timing || test $$? -eq 5
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not timing" -n $(WORKERS) --dist loadfile --durations=10
+
+docs:
+	$(PYTHON) docs/files.py
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.cpu

@@ -62,7 +62,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_spec_and_template(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, pattern in (("specs", "*.toml"), ("templates", "*.jinja")):
-        shipped = [p for p in (ROOT / folder).rglob(pattern)]
+        shipped = list((ROOT / folder).rglob(pattern))
         assert shipped, f"no {pattern} below {folder}/"
         for path in shipped:
             assert f"smac/_data/{path.relative_to(ROOT).as_posix()}" in names

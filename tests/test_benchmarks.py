@@ -12,8 +12,9 @@ from benchmarks.cases import MODES, Shape, case, side
 from benchmarks.memory import peak_bytes
 
 SMALL = Shape(1, 100, 4, 8, 16, 2)
-ROW = cpu.Row("1,4096,24,64,128,1", 4096, "forward", smac=0.1, default=0.5, best=0.29,
-              best_chunk="chunk 64", smac_bytes=2**20, default_bytes=2**22, difference=1e-7)  # fmt: skip
+ROW = cpu.Row("1,4096,24,64,128,1", 4096, "forward", 0.1, default=0.5, best=0.29,
+              best_chunk="chunk 64", smac_bytes=2**20, default_bytes=2**22,
+              difference=1e-7)  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", MODES)

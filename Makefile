@@ -22,9 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) \
 	  else "Python %d.%d found, 3.11 or later expected: make PYTHON=python3.11" % v[:2])'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@# A CUDA build of torch asks for one exact triton of its own: then the triton pin gives way.
+	@# A CUDA build of torch asks for one exact triton of its own: the second try is for that.
 	$(PY) -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[test]' || { \
-	  echo "the pins do not fit this torch; installing again without the triton pin" && \
+	  echo "Installing with the pins failed. Once more without the pin of triton:" && \
 	  grep -v '^triton==' constraints.txt > $(VENV)/constraints.txt && \
 	  $(PY) -m pip install -q $(PIP_FLAGS) -c $(VENV)/constraints.txt -e '.[test]'; }
 	@touch $@

@@ -8,10 +8,11 @@ Non-goals: fast laws for strict, transpose and shift (they run quadratically), s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from smac.expr import ONE, S_POS, T_POS, ZERO, Expr, Num, Size, call
+from smac.expr import ONE, S_POS, T_POS, Expr, Num, Size, call
 from smac.masks.band import at_positions, hull, meet
 from smac.masks.base import Lane, Mask, Support
 from smac.masks.make import add, at, keep, mul, sub
@@ -20,15 +21,27 @@ from smac.masks.registry import register
 
 def below(mask: Mask) -> tuple[Lane, ...] | None:
     """Lanes of the mask on and below the diagonal, by whichever law states them."""
-    known = mask.generators()
-    return mask.lanes() if known is None else known.lanes
+    lanes = mask.lanes()
+    if lanes is None and type(mask).generators is not Mask.generators:
+        known = mask.generators()
+        return known and known.lanes
+    return lanes
+
+
+#: Beyond this rank no finite state is worth its memory (and products of sums grow without bound).
+MAX_RANK = 64
 
 
 def _blame(*masks: Mask) -> str:
     """Which operand has no lanes, and why."""
+    ranks = []
     for m in masks:
-        if below(m) is None:
+        lanes = below(m)
+        if lanes is None:
             return f"'{m}': {m.why_no_generators()}"
+        ranks.append(len(lanes))
+    if max(sum(ranks), math.prod(ranks)) > MAX_RANK:
+        return f"a rank above {MAX_RANK}"
     return "it is nonzero above the diagonal; multiply it by causal()"
 
 
@@ -48,7 +61,9 @@ class Sum(Mask):
 
     def lanes(self) -> tuple[Lane, ...] | None:
         a, b = below(self.A), below(self.B)
-        return None if a is None or b is None else _merged((*a, *b))
+        if a is None or b is None or len(a) + len(b) > MAX_RANK:
+            return None
+        return _merged((*a, *b))
 
     def symbol(self) -> tuple[Expr, int] | None:
         a, b = self.A.symbol(), self.B.symbol()
@@ -77,7 +92,9 @@ class Product(Mask):
 
     def lanes(self) -> tuple[Lane, ...] | None:
         a, b = below(self.A), below(self.B)
-        return None if a is None or b is None else _merged(_both(x, y) for x in a for y in b)
+        if a is None or b is None or len(a) * len(b) > MAX_RANK:
+            return None
+        return _merged(_both(x, y) for x in a for y in b)
 
     def symbol(self) -> tuple[Expr, int] | None:
         a, b = self.A.symbol(), self.B.symbol()
@@ -119,50 +136,54 @@ class Scale(Mask):
         return _blame(self.A)
 
 
+@register("row")
 @dataclass(frozen=True)
 class Rows(Mask):
-    """L[t,s] = x[t], everywhere."""
+    """x[t] · A[t,s]."""
 
     x: Expr
-    name = "row"
+    A: Mask
 
     def entry(self) -> Expr:
-        return at(self.x, T_POS)
+        return mul(at(self.x, T_POS), self.A.entry())
 
-    def lanes(self) -> tuple[Lane, ...]:
-        return (Lane(ZERO, read=self.x),)
+    def support(self) -> Support:
+        return self.A.support()
 
-    def transpose(self) -> Mask:
-        return Columns(self.x)
-
-
-@dataclass(frozen=True)
-class Columns(Mask):
-    """L[t,s] = x[s], everywhere."""
-
-    x: Expr
-    name = "col"
-
-    def entry(self) -> Expr:
-        return at(self.x, S_POS)
-
-    def lanes(self) -> tuple[Lane, ...]:
-        return (Lane(ZERO, write=self.x),)
+    def lanes(self) -> tuple[Lane, ...] | None:
+        lanes = below(self.A)
+        return lanes and tuple(replace(y, read=mul(self.x, y.read)) for y in lanes)
 
     def transpose(self) -> Mask:
-        return Rows(self.x)
+        return Columns(self.x, self.A.transpose())
 
-
-@register("row")
-def row(x: Expr, A: Mask) -> Mask:
-    """A with row t scaled by x[t]."""
-    return Product(Rows(x), A)
+    def why_no_generators(self) -> str:
+        return _blame(self.A)
 
 
 @register("col")
-def col(x: Expr, A: Mask) -> Mask:
-    """A with column s scaled by x[s]."""
-    return Product(Columns(x), A)
+@dataclass(frozen=True)
+class Columns(Mask):
+    """x[s] · A[t,s]."""
+
+    x: Expr
+    A: Mask
+
+    def entry(self) -> Expr:
+        return mul(at(self.x, S_POS), self.A.entry())
+
+    def support(self) -> Support:
+        return self.A.support()
+
+    def lanes(self) -> tuple[Lane, ...] | None:
+        lanes = below(self.A)
+        return lanes and tuple(replace(y, write=mul(self.x, y.write)) for y in lanes)
+
+    def transpose(self) -> Mask:
+        return Rows(self.x, self.A.transpose())
+
+    def why_no_generators(self) -> str:
+        return _blame(self.A)
 
 
 @register("diagonal")

@@ -97,7 +97,7 @@ class Mask(ABC):
         """Lanes that sum to L on and below the diagonal, whatever is above it; None: unknown.
 
         A mask states these rather than `generators` when it is not lower triangular itself but a
-        product with a lower one has a finite state: a document mask, `row`, `col`.
+        product with a lower one has a finite state, as a document mask.
         """
         return None
 

@@ -14,7 +14,9 @@ from smac.expr import ONE, S_POS, T_POS, At, Between, Expr, Name, Num, call, nam
 from smac.masks import Mask, causal, decay, dense, document, formula, fourier, semiseparable
 from smac.masks import toeplitz as toeplitz_family
 from smac.masks import window as window_family
-from smac.masks.algebra import Diagonal, Product, Scale, Shift, Strict, Sum, col, row, transpose
+from smac.masks.algebra import Columns as col
+from smac.masks.algebra import Diagonal, Product, Scale, Shift, Strict, Sum, transpose
+from smac.masks.algebra import Rows as row
 from smac.testing.decays import LOG_DECAY_KINDS, log_decays
 from smac.testing.masks import law_errors
 

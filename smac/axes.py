@@ -1,7 +1,9 @@
 """Which axes an expression carries.
 
-Axes: the batch axes (B and those declared), T (sequence), S (= T, columns of a dense mask), W (lag),
-H (heads), groups of H, N (state), P (value). Canonical order is this one. Non-goals: sizes.
+Axes: the batch axes (B and those declared), T (sequence), S (= T, columns of a dense mask),
+W (lag), H (heads), groups of H, N (state), P (value). That is the canonical order.
+
+Non-goals: sizes.
 """
 
 from __future__ import annotations

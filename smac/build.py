@@ -113,7 +113,9 @@ def check_name(name: object, path: tuple[str, ...], source: Source, reserved: bo
                                  "choose another name")  # fmt: skip
 
 
-def _known(key: object, known: tuple[str, ...], what: str, path: rules.Path, source: Source) -> None:
+def _known(
+    key: object, known: tuple[str, ...], what: str, path: rules.Path, source: Source
+) -> None:
     if key not in known:
         text = clip(str(key))
         raise source.error((*path, text), f"unknown {what} '{text}'; "
@@ -134,9 +136,9 @@ def _items(raw: Mapping[str, Any], key: str, limit: int, source: Source) -> list
         return []
     if isinstance(value, Mapping):
         pairs = list(value.items())
-    elif isinstance(value, tuple | list) and all(isinstance(v, Axis | Input) for v in value):
+    elif isinstance(value, tuple) and all(isinstance(v, Axis | Input) for v in value):
         pairs = [(v.name, v) for v in value]
-    elif isinstance(value, tuple | list) and all(isinstance(v, tuple) and len(v) == 2 for v in value):
+    elif isinstance(value, tuple) and all(isinstance(v, tuple) and len(v) == 2 for v in value):
         pairs = list(value)
     else:
         raise source.error((key,), f"expected a table, found {clip(repr(value))}")
@@ -213,7 +215,7 @@ def _input_axes(
     if len(heads) > 1:
         raise source.error(path, f"carries {' and '.join(heads)}; expected H or one group of it")
     if "S" in value and "T" not in value:
-        raise source.error(path, "carries S without T; S is the second sequence axis of a dense mask")
+        raise source.error(path, "carries S without T; S is the column axis of a dense mask")
     if "W" in value and "T" in value:
         raise source.error(path, "carries both W and T; a lag axis stands for the sequence")
     return value
@@ -262,10 +264,12 @@ def _sizes(
                                      f"{clip(repr(size))}")  # fmt: skip
     sizes = dict(pairs)
     for a in axes:
-        if a.kind == "group" and a.name in sizes and "H" in sizes:
-            if sizes["H"] % max(sizes[a.name], 1) or (sizes["H"] and not sizes[a.name]):
-                raise source.error(("sizes", a.name), f"{a.name} = {sizes[a.name]} does not "
-                                   f"divide H = {sizes['H']}")  # fmt: skip
+        heads, groups = sizes.get("H"), sizes.get(a.name)
+        if a.kind != "group" or heads is None or groups is None:
+            continue
+        if heads % groups if groups else heads:
+            text = f"{a.name} = {groups} does not divide H = {heads}"
+            raise source.error(("sizes", a.name), text)
     return tuple(sizes.items())
 
 

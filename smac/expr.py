@@ -1,6 +1,6 @@
 """Scalar expressions: the frozen tree that every quoted string of a spec becomes.
 
-Non-goals: no evaluation, no tensors, no axes (`smac.axes` infers those from a spec).
+Non-goals: no evaluation, no tensors, no axes (axes.py infers those from a spec).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """`present` when the optional input was passed, else `absent`; static, folded by `specialise`."""
+    """`present` when the input was passed, else `absent`; static, decided by `specialise`."""
 
     name: str
     present: Expr
@@ -189,7 +189,7 @@ def number(value: int | float) -> Num:
 
 
 def integral(e: Expr) -> bool:
-    """Whether `e` is integer arithmetic on positions, sizes and whole numbers (an entry's index)."""
+    """Whether `e` is integer arithmetic on positions, sizes and whole numbers."""
     match e:
         case Num(value):
             return isinstance(value, int)

@@ -12,8 +12,8 @@ from difflib import get_close_matches
 
 from smac.errors import SpecError
 
-_KEY = re.compile(r"""\s*((?:[\w-]+|"[^"\n]*"|'[^'\n]*')(?:\s*\.\s*(?:[\w-]+|"[^"\n]*"|'[^'\n]*'))*)\s*=""")
 _PART = re.compile(r"""[\w-]+|"[^"\n]*"|'[^'\n]*'""")
+_KEY = re.compile(rf"\s*((?:{_PART.pattern})(?:\s*\.\s*(?:{_PART.pattern}))*)\s*=")
 _STRING = re.compile(r"""\"(?:\\.|[^"\\])*"|'[^']*'|\#.*""")
 
 

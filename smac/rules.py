@@ -187,14 +187,17 @@ def _check_argument(
     channels = {"N", "P"} - {c.channel}
     if found := axes & channels:
         n = sorted(found)[0]
-        raise source.error(path, f"{what}: '{text}' carries {n}; a mask per channel needs "
-                                 f'equation = "TN,SN,SP,TS{n}->TP", found "{c.equation}"')  # fmt: skip
+        raise source.error(
+            path,
+            f"{what}: '{text}' carries {n}; a mask per channel needs "
+            f'equation = "TN,SN,SP,TS{n}->TP", found "{c.equation}"',
+        )
     if p.kind == "formula":
         _check_entry(e, scope, source)
         return
     if found := (axes & POSITIONS) - set(p.allows):
         raise source.error(
-            path, f"{what}: '{text}' carries {' and '.join(sorted(found))}, which it must not{hint}"
+            path, f"{what}: '{text}' carries {' and '.join(sorted(found))}; it must not{hint}"
         )
     if missing := set(p.carries) - axes:
         raise source.error(
@@ -203,15 +206,18 @@ def _check_argument(
 
 
 def _check_entry(e: Expr, scope: Scope, source: Source) -> None:
-    """In a formula, what has a sequence axis is indexed, by as many indices as it has of them."""
+    """In a formula, what has sequence axes is indexed, by as many indices as it has of them."""
     path = ("contraction", "L")
     match e:
         case At(base, index):
             axes = scope.carried(base) & POSITIONS
             due = {frozenset("T"): 1, frozenset("W"): 1, frozenset("TS"): 2}.get(axes)
             if due is None:
-                raise source.error(path, f"entry: '{clip(show(e))}': '{clip(show(base))}' has no "
-                                         "one sequence axis to index (T, W, or T and S)")  # fmt: skip
+                raise source.error(
+                    path,
+                    f"entry: '{clip(show(e))}': '{clip(show(base))}' has no one sequence axis to "
+                    "index (T, W, or T and S)",
+                )
             if due != len(index):
                 raise source.error(path, f"entry: '{clip(show(e))}': expected {due} "
                                          f"{'index' if due == 1 else 'indices'}")  # fmt: skip

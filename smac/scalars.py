@@ -14,9 +14,26 @@ from dataclasses import dataclass, replace
 
 from smac.errors import SpecError
 from smac.expr import (
-    ENTRY_FUNCTIONS, FUNCTIONS, S_POS, T_POS, At, Between, Call, Expr, Given, Index, Name, Num,
-    Pos, Size, call, children, fold, integral, number,
-)  # fmt: skip
+    ENTRY_FUNCTIONS,
+    FUNCTIONS,
+    S_POS,
+    T_POS,
+    At,
+    Between,
+    Call,
+    Expr,
+    Given,
+    Index,
+    Name,
+    Num,
+    Pos,
+    Size,
+    call,
+    children,
+    fold,
+    integral,
+    number,
+)
 from smac.locate import clip, listing, nearest
 from smac.show import show
 from smac.signatures import SIGNATURES
@@ -86,7 +103,7 @@ def syntax_tree(text: str, r: Reader) -> ast.expr:
         raise r.error(f"expression of {len(text)} characters; at most {MAX_TEXT} are read")
     text = " ".join(text.split())
     if odd := _ODD_CHARACTER.search(text):
-        raise r.error(f"unexpected character {ascii(odd.group())} in '{clip(text)}'")
+        raise r.error(f"unexpected character {odd.group()!a} in '{clip(text)}'")
     if re.search(rf"[\d_]{{{MAX_DIGITS + 1},}}", text):
         raise r.error(f"number with more than {MAX_DIGITS} digits")
     depth = 0
@@ -291,7 +308,7 @@ def _range(fn: str, args: list[ast.expr], r: Reader) -> Expr:
     """`sum(x[k], k, s + 1, t)`, and prod as the exponential of the sum of logs (a > 0)."""
     _count(fn, args, 4, r)
     if not isinstance(args[1], ast.Name):
-        raise r.error(f"{fn}(x[k], k, low, high): expected a name for k, found '{text_of(args[1])}'")
+        raise r.error(f"{fn}(x[k], k, low, high): k is a name, found '{text_of(args[1])}'")
     k = args[1].id
     if k in ("t", "s"):
         raise r.error(f"{fn}(): t and s are taken; call the index k")

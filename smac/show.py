@@ -1,6 +1,6 @@
 """Canonical text of expressions and mask terms: for digests, messages, explain() and TOML.
 
-What users can write comes back equal through syntax.py. Non-goals: target code (codegen prints that).
+What users can write comes back equal through syntax.py. Non-goals: target code (codegen).
 """
 
 from __future__ import annotations

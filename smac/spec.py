@@ -15,9 +15,8 @@ from typing import Any
 from smac.axes import Scope, scope_of
 from smac.build import build
 from smac.errors import SpecError
-from smac.expr import At, Expr, Given, Name, Num, fold, number, rebuild, children
+from smac.expr import Expr, Given, Name, Num, children, fold, number, rebuild
 from smac.locate import Source, clip, listing, nearest
-from smac.rules import asked
 from smac.show import show
 from smac.terms import Axis, Contraction, Input, MaskTerm
 
@@ -165,7 +164,7 @@ def _lines(pairs: Mapping[str, str]) -> str:
 
 
 def _quote(text: str) -> str:
-    """A TOML string: literal where it holds double quotes, else basic (JSON's escapes are TOML's)."""
+    """A TOML string: literal if it holds double quotes, else basic (JSON's escapes are TOML's)."""
     if '"' in text and not set(text) & {"'", "\n"}:
         return f"'{text}'"
     return json.dumps(text, ensure_ascii=False)
@@ -226,11 +225,12 @@ def _decide(e: Expr, env: Mapping[str, Expr], absent: frozenset[str]) -> Expr:
 def _term(
     term: MaskTerm, env: Mapping[str, Expr], absent: frozenset[str], scope: Scope
 ) -> MaskTerm:
-    """`_decide` for masks. What a default made constant becomes the simpler mask that it then is."""
+    """`_decide` for masks; `_degenerate` for what a default made constant."""
     if term.fn == "given":
-        name, a, b = term.args
-        assert isinstance(a, MaskTerm) and isinstance(b, MaskTerm)
-        return _term(b if name in absent else a, env, absent, scope)
+        name, present, otherwise = term.args
+        chosen = otherwise if name in absent else present
+        assert isinstance(chosen, MaskTerm)
+        return _term(chosen, env, absent, scope)
     args = tuple(
         a if isinstance(a, str | bool)
         else _term(a, env, absent, scope) if isinstance(a, MaskTerm)

@@ -64,9 +64,10 @@ def _mask(node: ast.expr, r: Reader) -> MaskTerm:
         case ast.Call(ast.Name(fn), args, keywords) if fn not in FUNCTIONS:
             return _mask_call(fn, args, keywords, r)
         case _:
-            known = listing(f"{fn}()" for fn in SIGNATURES)
-            raise r.error(f"'{text_of(node)}' is no mask; expected one of {known}, "
-                          f"or a sum or product of them; diagonal(u) and w * A take numbers")  # fmt: skip
+            raise r.error(
+                f"'{text_of(node)}' is no mask; expected one of {listing(SIGNATURES)}, or a sum or "
+                "product of them; numbers stand in diagonal(u) and w * A"
+            )
 
 
 def _product(node: ast.expr, r: Reader) -> MaskTerm:
@@ -96,9 +97,9 @@ def _product(node: ast.expr, r: Reader) -> MaskTerm:
                 term = _mask(factor, r)
                 product = term if product is None else MaskTerm("mul", (product, term))
     if product is None:
-        raise r.error(f"'{text_of(factors[0][0])} * …' scales no mask; multiply it by one, as row(x) * A")
-    for fn, x in reversed(wraps):
-        product = MaskTerm(fn, (x, product))
+        raise r.error("row(x) and col(x) scale a mask: multiply by one, as row(x) * causal()")
+    for name, w in reversed(wraps):
+        product = MaskTerm(name, (w, product))
     return product
 
 

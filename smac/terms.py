@@ -27,7 +27,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A caller's tensor. `default` is the number that absence means; `optional` goes with given()."""
+    """A caller's tensor. `default`: the number that absence means; `optional`: see given()."""
 
     name: str
     axes: tuple[str, ...]
@@ -44,10 +44,10 @@ class Input:
 class MaskTerm:
     """A node of the mask language, not yet given laws: `fn(*args)`, options made positional.
 
-    `fn` is a family or combinator name ("decay", "add", "mul", "scale", "transpose", …). An argument
-    is an `Expr`, another `MaskTerm`, or a string / bool option, as the signature says
-    (signatures.py). The operators are "add"(A, B), "mul"(A, B) entrywise, "scale"(Expr without T, A)
-    and "given"(name as str, present, absent), which `specialise` folds.
+    `fn` is a family or combinator name ("decay", "add", "mul", "scale", "transpose", …). An
+    argument is an `Expr`, another `MaskTerm`, or a string / bool option, as the signature says
+    (signatures.py). The operators are "add"(A, B), "mul"(A, B) entrywise,
+    "scale"(Expr without T, A) and "given"(name as str, present, absent), which `specialise` folds.
     """
 
     fn: str

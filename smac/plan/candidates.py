@@ -80,9 +80,7 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     return "it keeps no state between calls" if r.state else None
 
 
-def pieces(
-    x: Shape, r: Request, device: Device, way: Way, chunk: int | None
-) -> Iterator[int]:
+def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) -> Iterator[int]:
     """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given."""
     if way.order == "linear":
         if chunk is None:

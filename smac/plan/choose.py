@@ -41,7 +41,7 @@ def make(
     request = _request(spec, sizes, dtype, device, row, target, backward, state, absent)
     _check_choice("order", order, ("auto", *ORDERS))
     _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
-    _check_chunk(chunk, order, request.target)
+    _check_chunk(chunk, order, schedule, request.target)
     shape = shape_of(request)
     every = ways(shape, request)
     asked = [w for w in every if order in ("auto", w.order) and schedule in ("auto", w.schedule)]
@@ -64,8 +64,10 @@ def crossover(
 ) -> int | None:  # fmt: skip
     """The least T, to a multiple of 16, from which another order beats the quadratic one.
 
-    `request` goes to `make`. None when the quadratic order still wins at `high`.
+    Bisects between `low` and `high`, for one crossing. `request` goes to `make`. None when the
+    quadratic order still wins at `high`.
     """
+
     def beaten(T: int) -> bool:
         return make(spec, sizes={**(sizes or {}), "T": T}, **request).order != "quadratic"
 
@@ -110,8 +112,9 @@ def _nothing(r: Request, order: str, schedule: str, asked: list[Way]) -> PlanErr
     """Why no way is left."""
     name = r.spec.name
     if not asked:
+        known = _listing(r.target, order)
         return PlanError(f"{name}: schedule='{schedule}' is no schedule of order='{order}' on "
-                         f"target {r.target}; expected one of {_listing(r.target, order)}")  # fmt: skip
+                         f"target {r.target}; expected one of {known}")  # fmt: skip
     if order != "auto":
         return PlanError(f"{name}: order='{order}' {asked[0].reason}" if len(asked) == 1
                          else f"{name}: order='{order}' {_reasons(asked)}")  # fmt: skip
@@ -138,12 +141,12 @@ def _check_choice(what: str, found: str, expected: tuple[str, ...]) -> None:
         raise PlanError(f"{what}: found {found!r}; expected one of {', '.join(expected)}")
 
 
-def _check_chunk(chunk: int | None, order: str, target: str) -> None:
+def _check_chunk(chunk: int | None, order: str, schedule: str, target: str) -> None:
     """A forced chunk is a power of two that the target has tiles for."""
     if chunk is None:
         return
-    if order == "linear":
-        raise PlanError(f"chunk: found {chunk} with order='linear', which goes token by token; "
+    if order == "linear" or schedule in ("tokens", "fft"):
+        raise PlanError(f"chunk: found {chunk} with the linear order, which has no chunks; "
                         "leave chunk out, or ask for order='chunked'")  # fmt: skip
     least, most = (16, 128) if target == "triton" else (2, LARGEST_CHUNK)
     whole = isinstance(chunk, int) and not isinstance(chunk, bool)

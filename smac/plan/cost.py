@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 from smac.plan.devices import Device
-from smac.plan.dots import Dot, entries, shape_dots
+from smac.plan.dots import entries, shape_dots
 from smac.plan.shape import Shape
-from smac.plan.types import Candidate, Request
+from smac.plan.types import Candidate, Dot, Request
 
 # Passes over each kind of tensor in the torch target's chunked order, forward; backward takes
 # `_BACKWARD` times as many.
@@ -35,7 +35,7 @@ _KERNELS, _BACKWARD_KERNELS = 1, 4
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a candidate does. `traffic` names the parts of its bytes; `steps` wait for each other."""
+    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other."""
 
     dots: tuple[Dot, ...]
     scalar: int
@@ -59,8 +59,8 @@ class Work:
 def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
     """Tokens that the torch target keeps in flight: chunks, a power of two of them.
 
-    As many as keep scores, weights, states and operands within `device.in_flight` bytes, one chunk at
-    least: n = max(1, ⌊in_flight / bytes(chunk)⌋), with
+    As many as keep scores, weights, states and operands within `device.in_flight` bytes, one chunk
+    at least: n = max(1, ⌊in_flight / bytes(chunk)⌋), with
     bytes(C) = acc·B·(C²·(heads(QK) + 2·heads(QKL)) + rank·H·N·P + C·(Q, K, V and Y's elements)).
     """
     chunks = max(1, -(-x.T // chunk))
@@ -88,9 +88,7 @@ def _channel_size(x: Shape) -> int:
     return {None: 1, "N": x.N, "P": x.P}[x.channel]
 
 
-def work(
-    x: Shape, request: Request, device: Device, order: str, chunk: int, schedule: str
-) -> Work:
+def work(x: Shape, request: Request, device: Device, order: str, chunk: int, schedule: str) -> Work:
     """What `request` takes in `order`, with pieces of `chunk`, on its target."""
     dots = shape_dots(x, request, order, chunk, schedule)
     back = request.backward
@@ -163,9 +161,7 @@ def _torch_fft(x: Shape, back: bool, dots: tuple[Dot, ...]) -> Work:
 # ---- triton ---------------------------------------------------------------------------------
 
 
-def _triton(
-    x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...]
-) -> Work:
+def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...]) -> Work:
     """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
     heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
     columns = -(-x.p // VALUE_TILE)
@@ -205,11 +201,11 @@ def seconds(w: Work, request: Request, device: Device, chunk: int) -> dict[str, 
         return _triton_seconds(w, request, device, chunk, rate, doubles)
     half = _CPU_HALF if device.kind == "cpu" else _GPU_HALF
     share = (1.0 if device.kind == "cpu" else _GPU_DOTS) * chunk / (chunk + half)
-    speed = device.cached if w.workspace <= device.cache else device.bandwidth
+    inside = min(1.0, device.cache / max(w.workspace, 1))
     return {
         "dots": w.flops / (rate * share),
         "scalar": w.scalar * doubles / device.scalar,
-        "memory": w.bytes / speed,
+        "memory": w.bytes * (inside / device.cached + (1 - inside) / device.bandwidth),
         "launches": w.launches * device.op,
     }
 

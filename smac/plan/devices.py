@@ -23,7 +23,7 @@ class Device:
 
     `dot64`, `dot32`, `dot16`: flops of matrix products, by operand dtype (float32 as ieee);
     `scalar`: elementwise operations in float32 (an exp counts a few); float64 takes twice as long.
-    `bandwidth`: bytes from memory; `cached`: bytes while all that is in flight fits in `cache` bytes.
+    `bandwidth`: bytes from memory; `cached`: bytes while what is in flight fits `cache`.
     `launch`: seconds from one kernel to the next; `op`: the same for one eager PyTorch operation.
     `step`: seconds of one chunk in a sweep that waits for its own state, `token` of one token.
     `units`: SMs or cores; `on_chip`: bytes of shared memory a program may use (0: does not apply).
@@ -67,8 +67,8 @@ def from_dict(row: Mapping[str, object]) -> Device:
         else:
             fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
         if not fits:
-            raise PlanError(f"device row: {name}: found {value!r}; expected "
-                            f"{'a string' if name in ('name', 'kind') else 'a number >= 0'}")  # fmt: skip
+            due = "a string" if name in ("name", "kind") else "a number >= 0"
+            raise PlanError(f"device row: {name}: found {value!r}; expected {due}")
     return Device(**row)  # type: ignore[arg-type]
 
 

@@ -1,8 +1,8 @@
 """Flops of the matrix products, product by product: the one place that counts them.
 
 On the torch target these equal what `torch.utils.flop_counter` counts on the generated source.
-Two flops a multiply-add; chunks are padded to full ones; tiles of the quadratic order are cut at the
-support on the torch target, whole on triton.
+Two flops a multiply-add; chunks are padded to full ones; the quadratic order's tiles are cut at
+the support on the torch target, whole on triton.
 
 Non-goals: no scalar work, no bytes (cost.py).
 """
@@ -13,9 +13,7 @@ from smac.plan.shape import Shape, shape_of
 from smac.plan.types import Dot, Request
 
 
-def dots(
-    request: Request, order: str, chunk: int, schedule: str = "segments"
-) -> tuple[Dot, ...]:
+def dots(request: Request, order: str, chunk: int, schedule: str = "segments") -> tuple[Dot, ...]:
     """The products of `request` in `order` with pieces of `chunk` tokens."""
     return shape_dots(shape_of(request), request, order, chunk, schedule)
 
@@ -54,14 +52,14 @@ def entries(x: Shape, rows: int, whole: bool = False) -> int:
 def _in_chunk(x: Shape, C: int, axis: str) -> int:
     """Entries of one chunk's block, C × C, for the product that sums or keeps `axis`.
 
-    With a decay along `axis` the block goes by halving levels, m = 1, 2, … C/2: C/2m blocks of m × m
-    below the diagonal, which is elementwise.
+    With a decay along `axis` the block goes by halving levels, m = 1, 2, … C/2: C/2m blocks of
+    m × m below the diagonal, which is elementwise.
     """
     return C * (C - 1) // 2 if x.channel == axis else C * C
 
 
 def _chunked(x: Shape, nC: int, C: int) -> tuple[Dot, ...]:
-    """In-chunk scores and values, and for each lane the state that a chunk adds and what it reads."""
+    """In-chunk scores and values; for each lane the state that a chunk adds, and what it reads."""
     unit = 2 * x.batch * nC
     lanes = x.rank or 0
     state = unit * C * x.n("K") * x.p * lanes

@@ -6,93 +6,105 @@ Non-goals: no numbers of its own (cost.py made them).
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 
 from smac.plan.dense import dense_paths
 from smac.plan.shape import Shape, shape_of
 from smac.plan.types import Candidate, Plan, Request
 from smac.plan.words import duration, quantity
 
-WIDTH = 100
 _HEADS = ("order", "chunk", "schedule", "flops", "bytes", "launches", "workspace", "time")
-_RIGHT = _HEADS[3:]
+_NUMBERS = _HEADS[3:]
+#: Columns that a verdict needs beside the table; with fewer it goes below its row.
+_VERDICT = 22
+_LEGEND = (
+    "chunk: tokens in a chunk × chunks in flight (quadratic: rows of a block); flops: of matrix "
+    "products, 2 a multiply-add; time: predicted"
+)
 
 
-def explain(plan: Plan) -> str:
-    """The text: at most `WIDTH` columns, a table with units."""
+def explain(plan: Plan, width: int = 100) -> str:
+    """The text, in at most `width` columns: a table with units, and what surrounds it."""
+    return "\n".join(_lines(plan, max(width, 72)))
+
+
+def _lines(plan: Plan, width: int) -> Iterator[str]:
     r, x = plan.request, shape_of(plan.request)
-    lines = [*_request_lines(r), *_wrap("mask      ", _mask_text(r, x)), ""]
-    lines += [*_wrap("chosen    ", _chosen_text(plan.chosen)), ""]
-    lines += _table(plan.candidates)
-    lines += _wrap("", "chunk: tokens in a chunk x chunks in flight (rows of a block for quadratic);"
-                       " flops: matrix products, 2 a multiply-add; time: predicted")  # fmt: skip
+    for head, text in (*_request(r), ("mask", _mask(r, x)), ("chosen", _chosen(plan.chosen))):
+        yield from _wrap(f"{head:8}", text, width)
+    yield ""
+    yield from _table(plan.candidates, width)
+    yield from _wrap("", _LEGEND, width)
     if plan.illegal:
-        lines.append("")
+        yield ""
     for label, why in plan.illegal:
-        lines += _wrap(f"not {label}: ", why)
-    return "\n".join([*lines, "", *_dense_lines(r, x)])
+        yield from _wrap(f"not {label}: ", why, width, indent=4)
+    yield ""
+    for head, text in _dense(r, x):
+        yield from _wrap(f"{head:8}", text, width)
 
 
-def _request_lines(r: Request) -> list[str]:
+def _request(r: Request) -> tuple[tuple[str, str], ...]:
     what = "backward" if r.backward else "forward"
     state = ", with states" if r.state else ""
     sizes = " ".join(f"{a}={n}" for a, n in r.sizes if a != "S")
-    head = f"{r.dtype} on {r.device}, target {r.target}, {what}{state}"
-    return [*_wrap("plan      ", f"{r.spec.name}: {head}"), *_wrap("sizes     ", sizes)]
+    head = f"{r.spec.name}: {r.dtype} on {r.device}, target {r.target}, {what}{state}"
+    return ("plan", head), ("sizes", sizes)
 
 
-def _mask_text(r: Request, x: Shape) -> str:
+def _mask(r: Request, x: Shape) -> str:
     laws = ["no generators" if x.rank is None else f"generators of rank {x.rank}"]
     laws.append("lower triangular" if x.support.lower else "not lower triangular")
     if x.symbol:
-        laws.append("a symbol (Toeplitz)")
+        laws.append("a symbol")
     if x.channel:
         laws.append(f"one per {x.channel}")
     return f"{r.mask}: {', '.join(laws)}"
 
 
-def _chosen_text(c: Candidate) -> str:
+def _chosen(c: Candidate) -> str:
     parts = ", ".join(f"{k} {duration(v)}" for k, v in c.parts)
     return f"{c.order}, chunk {c.chunk}, schedule {c.schedule}: {duration(c.time)} ({parts})"
 
 
 def _row(c: Candidate) -> tuple[str, ...]:
-    chunk = f"{c.chunk}x{c.segment // c.chunk}" if c.segment > c.chunk else f"{c.chunk}"
+    chunk = f"{c.chunk}×{c.segment // c.chunk}" if c.segment > c.chunk else f"{c.chunk}"
     return (c.order, chunk, c.schedule, quantity(c.flops), quantity(c.bytes, "B"),
             f"{c.launches}", quantity(c.workspace, "B"), duration(c.time))  # fmt: skip
 
 
-def _table(candidates: tuple[Candidate, ...]) -> list[str]:
+def _table(candidates: tuple[Candidate, ...], width: int) -> Iterator[str]:
     rows = [_HEADS, *(_row(c) for c in candidates)]
     widths = [max(len(r[i]) for r in rows) for i in range(len(_HEADS))]
     indent = sum(widths) + 2 * len(widths)
-    lines = []
+    beside = width - indent >= _VERDICT
     for row, last in zip(rows, ["verdict", *(c.verdict for c in candidates)], strict=True):
-        cells = (t.rjust(w) if h in _RIGHT else t.ljust(w)
-                 for t, w, h in zip(row, widths, _HEADS, strict=True))  # fmt: skip
-        lines += _wrap("  ".join(cells) + "  ", last, indent)
-    return lines
+        cells = "  ".join(t.rjust(w) if h in _NUMBERS else t.ljust(w)
+                          for t, w, h in zip(row, widths, _HEADS, strict=True))  # fmt: skip
+        if beside:
+            yield from _wrap(cells + "  ", last, width, indent)
+        else:
+            yield cells
+            yield from _wrap("    ", last, width)
 
 
-def _dense_lines(r: Request, x: Shape) -> list[str]:
+def _dense(r: Request, x: Shape) -> tuple[tuple[str, str], ...]:
     """The dense paths, and what the mask's law makes of the two that matter."""
     paths = dense_paths(r, x)
-    heads = x.batch * x.all_heads
-    by_law = 2 * heads * x.n("QK") * x.p * x.matvec
-    text = "; ".join(f"{p.text}: {quantity(p.flops)}" for p in paths[:3])
+    by_law = 2 * x.batch * x.all_heads * x.n("QK") * x.p * x.matvec
+    best = "; ".join(f"{p.text}: {quantity(p.flops)}" for p in paths[:3])
     dense = next((p.flops for p in paths if p.text == "((K V) L) Q"), 0)
-    return [
-        *_wrap("dense     ", f"with L as a plain matrix, the best of {len(paths)} contraction paths "
-                             f"are (flops): {text}"),
-        *_wrap("by law    ", f"((K V) L) Q takes {quantity(dense)} dense; charged by the mask's law, "
-                             f"{quantity(x.matvec)} a channel, its product with L takes "
-                             f"{quantity(by_law)}: that is the linear order"),
-        *_wrap("          ", "cutting T into chunks makes L diagonal blocks (quadratic inside) and "
-                             "low rank below them (linear between): that is the chunked order"),
-    ]  # fmt: skip
+    return (
+        ("dense", f"with L as a plain matrix, flops of the best of {len(paths)} paths: {best}"),
+        ("by law", f"((K V) L) Q takes {quantity(dense)} dense; charged by the mask's law, "
+                   f"{quantity(x.matvec)} a channel, the product with L takes {quantity(by_law)}: "
+                   "that is the linear order"),
+        ("", "cutting T into chunks makes L diagonal blocks (quadratic inside) and low rank below "
+             "them (linear between): that is the chunked order"),
+    )  # fmt: skip
 
 
-def _wrap(head: str, text: str, indent: int | None = None) -> list[str]:
-    """`head` and `text`, broken at `WIDTH`, continued under the text."""
-    pad = " " * min(len(head) if indent is None else indent, WIDTH - 20)
-    return textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=pad,
-                         break_long_words=True) or [head.rstrip()]  # fmt: skip
+def _wrap(head: str, text: str, width: int, indent: int | None = None) -> list[str]:
+    """`head` and `text`, broken at `width`, continued under the text (or at `indent`)."""
+    pad = " " * (len(head) if indent is None else indent)
+    return textwrap.wrap(text, width, initial_indent=head, subsequent_indent=pad)

@@ -18,7 +18,7 @@ def complete_sizes(spec: Spec, mask: Mask, given: Mapping[str, int]) -> tuple[tu
     """Every axis of `spec` with its length, in canonical order.
 
     Batch and group axes default to 1, H, N and P to 1 where no input carries them, S to T, W to the
-    lags of T. Raises PlanError for unknown axes, lengths that cannot be, and sizes that are missing.
+    lags of T. Raises PlanError for unknown axes, impossible lengths, and sizes that are missing.
     """
     groups, batch = spec.groups, spec.batch
     order = spec.scope.axes

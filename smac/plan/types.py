@@ -89,11 +89,11 @@ class Plan:
         """Tokens in a chunk (rows of a tile for the quadratic order)."""
         return self.chosen.chunk
 
-    def explain(self) -> str:
+    def explain(self, width: int = 100) -> str:
         """Every candidate, its flops, bytes, launches, workspace, predicted time, why it lost."""
         from smac.plan.explain import explain
 
-        return explain(self)
+        return explain(self, width)
 
     def __str__(self) -> str:
         return self.explain()

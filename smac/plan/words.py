@@ -21,7 +21,7 @@ def quantity(n: float, unit: str = "") -> str:
 
 def duration(seconds: float) -> str:
     """`1.23 ms`."""
-    for scale, unit in ((1e-6, "us"), (1e-3, "ms")):
+    for scale, unit in ((1e-6, "µs"), (1e-3, "ms")):
         if seconds < 999.5 * scale:
             return f"{seconds / scale:.3g} {unit}"
     return quantity(seconds, "s")
@@ -34,7 +34,7 @@ def verdict(c: Candidate, best: Candidate) -> str:
     if c.time < 1.005 * best.time:
         return f"as fast; {reason(c)}"
     ratio = c.time / best.time if best.time else float("inf")
-    return f"{ratio:.3g}x slower: {reason(c)}"
+    return f"{ratio:.3g}× slower: {reason(c)}"
 
 
 def reason(c: Candidate) -> str:

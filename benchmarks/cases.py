@@ -72,8 +72,10 @@ def smac_call(c: Case) -> Run:
 
 def peer_call(c: Case, chunk: int) -> Run:
     """transformers' own scan in PyTorch, at chunk size `chunk`."""
+    from transformers import logging
     from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
 
+    logging.set_verbosity_error()  # it is known here that the peer is its PyTorch path
     i = c.inputs
     return lambda: mamba2_chunk_scan(
         i["x"], i["dt"], i["A"], i["B"], i["C"], chunk_size=chunk, D=i["D"],

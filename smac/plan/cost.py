@@ -255,4 +255,4 @@ def candidate(
 def fits(x: Shape, device: Device, chunk: int) -> bool:
     """Whether a chunk's operands (for each pipeline stage) and the state fit on chip (triton)."""
     n, p = 2 ** (x.n("QK") - 1).bit_length(), min(VALUE_TILE, 2 ** (x.p - 1).bit_length())
-    return _STAGES * chunk * (2 * n + p) * x.item + n * p * x.acc <= device.on_chip
+    return bool(_STAGES * chunk * (2 * n + p) * x.item + n * p * x.acc <= device.on_chip)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ _Method = Callable[[Problem, State | None, bool], tuple[Outputs, State | None]]
 
 def reference(spec: Spec, inputs: Inputs, *, initial_state: object = None,
               return_state: bool = False, cu_seqlens: Tensor | None = None,
-              dtype: torch.dtype = torch.float64) -> Outputs | tuple[Outputs, State]:  # fmt: skip
+              dtype: torch.dtype = torch.float64) -> Any:  # fmt: skip
     """Outputs of `spec` by a dense einsum in `dtype` (a tensor, or a tuple in output order).
 
     `inputs`: tensors by name, None or missing = absent. `initial_state`: a tensor S, or anything

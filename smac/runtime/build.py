@@ -1,0 +1,123 @@
+"""From a spec, options and a call's shapes to a launcher: specialise, plan, lay out.
+
+Non-goals: no tensors are run (launch.py), no options checked (options.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from smac.errors import PlanError
+from smac.expr import Expr, Index, Size, names, walk
+from smac.runtime import device as devices
+from smac.runtime.launch import Cell, Launcher
+from smac.runtime.options import Options
+from smac.runtime.state import Layout
+from smac.runtime.validate import Signature, check_lags, id_inputs, operand_dtype
+from smac.spec import Spec, specialise
+
+if TYPE_CHECKING:
+    from smac.plan.types import Plan
+
+
+def launcher_for(spec: Spec, options: Options, signature: Signature, values: tuple[Any, ...],
+                 state: bool, step: bool) -> Launcher:  # fmt: skip
+    """Check `values`, plan for them, and make their launcher."""
+    from smac.masks import build
+
+    sizes = signature.check(values, step)
+    present: dict[str, Tensor] = {
+        i.name: x for i, x in zip(spec.inputs, values, strict=True) if x is not None
+    }
+    absent = frozenset(i.name for i in spec.inputs if i.name not in present)
+    special = specialise(spec, absent)
+    mask = build(special.contraction.L, special)
+    check_lags(spec.name, mask.entry(), special, sizes)
+    layout = layout_for(spec, absent) if state else None
+    dtype = operand_dtype(special, {n: x.dtype for n, x in present.items()})
+    device = next(iter(present.values())).device
+    target = devices.target_for(device, options.target)
+
+    def make(backward: bool) -> Plan:
+        planning = {a: max(n, 1) for a, n in sizes.items()}
+        return planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
+                       target, backward=backward, state=state, absent=absent)  # fmt: skip
+
+    cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
+                special.batch, layout, _ends_here(special) if state else None, step)  # fmt: skip
+    return Launcher(cell, make(False), lambda: make(True), options.precision)
+
+
+def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, device: str,
+            target: str, *, backward: bool, state: bool,
+            absent: frozenset[str]) -> Plan:  # fmt: skip
+    """The planner's answer for these options."""
+    from smac.plan import make
+
+    return make(spec, sizes=dict(sizes), dtype=dtype, device=device, target=target,
+                order=options.order, chunk=options.chunk, schedule=options.schedule,
+                backward=backward, state=state, absent=absent)  # fmt: skip
+
+
+def layout_for(spec: Spec, absent: frozenset[str]) -> Layout:
+    """How a state of `spec` lies in memory; PlanError naming the law for a mask without one."""
+    from smac.masks import build
+
+    special = specialise(spec, absent)
+    mask = build(special.contraction.L, special)
+    generators = mask.generators()
+    if generators is None:
+        raise PlanError(f"{spec.name}: no state: {mask.missing('generators')}; step, init_state, "
+                        "initial_state and return_state need generators")  # fmt: skip
+    ids = sorted(id_inputs(special.contraction.L))
+    if len(ids) > 1:
+        raise PlanError(f"{spec.name}: no state: found documents by {', '.join(ids)}; expected "
+                        "one input of ids")  # fmt: skip
+    c = special.contraction
+    carried = set(_spread(special, (c.Q, c.K, c.V, *mask.parameters())))
+    normalised = any("Z" in names(e) for _, e in special.output)
+    last = tuple(a for a in special.batch if ids and a in special.input(ids[0]).axes)
+    axes = (*special.batch, "H", "R", "N", "P")
+    return Layout(axes, frozenset(carried - {"T", "S"}), generators.rank, normalised,
+                  ids[0] if ids else None, last, _reads_position(special))  # fmt: skip
+
+
+def sizes_for(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
+    """Sizes by axis: those given, then the spec's own, then what follows from them. PlanError."""
+    from smac.masks import build
+    from smac.plan.sizes import complete_sizes
+
+    special = specialise(spec)
+    return dict(complete_sizes(special, build(special.contraction.L, special), given))
+
+
+def _spread(spec: Spec, exprs: tuple[Expr, ...]) -> Iterator[str]:
+    """Axes of the expressions, groups as H."""
+    for e in exprs:
+        for axis in spec.axes_of(e):
+            yield "H" if axis in spec.groups else axis
+
+
+def _every(spec: Spec) -> Iterator[Expr]:
+    from smac.masks import build
+
+    c = spec.contraction
+    for e in (c.Q, c.K, c.V, build(c.L, spec).entry(), *(e for _, e in spec.output)):
+        yield from walk(e)
+
+
+def _reads_position(spec: Spec) -> bool:
+    return any(isinstance(e, Index) and e.axis == "T" for e in _every(spec))
+
+
+def _ends_here(spec: Spec) -> str | None:
+    """Why a sequence of this (specialised) spec cannot be continued, or None."""
+    if _reads_position(spec):
+        return "the spec reads index(T), which would start at 0 again"
+    if any(isinstance(e, Size) and e.axis == "T" for e in _every(spec)):
+        return "the spec reads size(T), which is not known before the end"
+    return None
+

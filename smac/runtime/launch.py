@@ -1,0 +1,256 @@
+"""One op at fixed shapes, dtypes and device: its plan, its programs, and how tensors reach them.
+
+Non-goals: no checks of the caller's inputs (validate.py), no autograd (autograd.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from smac.errors import PlanError
+from smac.ir import Buffer, Program
+from smac.runtime.autograd import Node
+from smac.runtime.module import load
+from smac.runtime.state import Layout
+
+if TYPE_CHECKING:
+    from smac.codegen import Source
+    from smac.plan.types import Plan
+
+#: State buffers that a program reads; the others it makes.
+STATES_IN = ("S0", "last", "dST")
+
+
+@dataclass(frozen=True)
+class View:
+    """From a caller's layout to a buffer's: a T axis of length 1 put in, then axes permuted."""
+
+    token: int | None
+    order: tuple[int, ...]
+    inverse: tuple[int, ...]
+
+    @staticmethod
+    def between(declared: tuple[str, ...], canonical: tuple[str, ...], step: bool) -> View:
+        """The view for an input with axes `declared` whose buffer has axes `canonical`."""
+        order = tuple(declared.index(a) for a in canonical)
+        inverse = tuple(canonical.index(a) for a in declared)
+        token = declared.index("T") if step and "T" in declared else None
+        plain = order == tuple(range(len(order)))
+        return View(token, () if plain else order, () if plain else inverse)
+
+    def to(self, x: Tensor) -> Tensor:
+        """The tensor as the buffer has it."""
+        if self.token is not None:
+            x = x.unsqueeze(self.token)
+        return x.permute(self.order) if self.order else x
+
+    def back(self, x: Tensor) -> Tensor:
+        """A buffer's tensor as the caller has it."""
+        if self.inverse:
+            x = x.permute(self.inverse)
+        return x if self.token is None else x.squeeze(self.token)
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A program, its source, and the function that the source defines."""
+
+    program: Program
+    source: Source
+    call: Callable[..., tuple[Tensor, ...]]
+
+    @staticmethod
+    def of(program: Program, target: str, precision: str) -> Runnable:
+        """Render, load, and pick the function named like the program."""
+        from smac.codegen import emit
+
+        source = emit(program, target, precision)
+        module = load(source.digest, source.text)
+        return Runnable(program, source, getattr(module, program.name))
+
+    def reads(self) -> tuple[str, ...]:
+        """Names of the buffers to pass, in order."""
+        return tuple(dict.fromkeys(b.name for b in self.program.buffers if _is_read(b)))
+
+
+def _is_read(b: Buffer) -> bool:
+    return b.role in ("input", "cotangent") or (b.role == "state" and b.name in STATES_IN)
+
+
+def _owner(b: Buffer) -> str:
+    """The input or state whose gradient the buffer is; "" for other buffers."""
+    return b.of if b.role == "gradient" else "S0" if b.name == "dS0" else ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a launcher is made for: `declared` axes of the present inputs by name, in call order."""
+
+    name: str
+    declared: Mapping[str, tuple[str, ...]]
+    sizes: Mapping[str, int]
+    dtype: torch.dtype
+    device: torch.device
+    batch: tuple[str, ...]
+    layout: Layout | None
+    continues: str | None
+    step: bool
+
+    @property
+    def acc(self) -> torch.dtype:
+        """The accumulator's type."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def empty(self) -> bool:
+        """No output has an element, so nothing is launched."""
+        return any(self.sizes[a] == 0 for a in ("T", "H", *self.batch) if a in self.sizes)
+
+
+class Launcher:
+    """Runs tensors that were checked to fit `cell`. Thread-safe: the backward is made once."""
+
+    def __init__(self, cell: Cell, plan: Plan, plan_backward: Callable[[], Plan],
+                 precision: str) -> None:  # fmt: skip
+        from smac.lower import forward
+
+        self.cell, self.plan, self.name = cell, plan, cell.name
+        self.target: str = plan.request.target
+        self._plan_backward, self._precision = plan_backward, precision
+        self.runnable = Runnable.of(forward(plan), self.target, precision)
+        buffers = {b.name: b for b in self.runnable.program.buffers if b.role == "input"}
+        self._views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
+                       for n, axes in cell.declared.items()}  # fmt: skip
+        self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
+        self._reads = self.runnable.reads()
+        self._guard = cell.device if cell.device.type == "cuda" else None
+        self._backward: Runnable | None = None
+        self._lock = threading.Lock()
+
+    def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
+        """Outputs (a tensor, or a tuple), paired with a State when `want`."""
+        cell, layout, pos = self.cell, self.cell.layout, 0
+        if layout is not None:
+            if given is None:
+                state_in = layout.zeros(cell.sizes, cell.acc, cell.device)
+            else:
+                state = layout.checked(given, cell.sizes, cell.acc, cell.device,
+                                       "state" if cell.step else "initial_state")  # fmt: skip
+                pos = state.pos or 0
+                if cell.continues is not None:
+                    raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
+                                    f"{cell.continues}")  # fmt: skip
+                state_in = layout.join(state)
+            tensors = [*tensors, *state_in]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+            self.backward_program()
+            made: tuple[Tensor, ...] = Node.apply(self, *tensors)
+        else:
+            made = self.forward(tensors)
+        n = len(self._outputs)
+        y = made[0] if n == 1 else made[:n]
+        if not want or layout is None:
+            return y
+        return y, layout.split(made[n:], pos + cell.sizes["T"])
+
+    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The forward program on present inputs and state buffers, in the caller's layout."""
+        cell = self.cell
+        if cell.empty:
+            states = tensors[len(cell.declared) :]
+            return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
+        held = self._hold(tensors)
+        with self._quiet():
+            made = self.runnable.call(*(held[n] for n in self._reads))
+        n = len(self._outputs)
+        outputs = made[:n]
+        if cell.step:
+            outputs = tuple(y.squeeze(b.axes.index("T")) if "T" in b.axes else y
+                            for y, b in zip(outputs, self._outputs, strict=True))  # fmt: skip
+        if cell.layout is None:
+            return outputs
+        return (*outputs, made[n], *self._last(tensors))
+
+    def backward(self, tensors: Sequence[Tensor], cotangents: Sequence[Tensor],
+                 needs: Sequence[bool]) -> tuple[Tensor | None, ...]:  # fmt: skip
+        """Gradients of `tensors` (None where not needed) from those of outputs and states."""
+        cell, n = self.cell, len(self._outputs)
+        if cell.empty:
+            first = len(cell.declared)  # S0, which passed through unchanged
+            zeros = [torch.zeros_like(x) if need else None
+                     for x, need in zip(tensors, needs, strict=True)]  # fmt: skip
+            if first < len(tensors) and needs[first]:
+                zeros[first] = cotangents[n]
+            return tuple(zeros)
+        runnable = self.backward_program()
+        held = self._hold(tensors)
+        due = [b for b in runnable.program.buffers if b.role == "cotangent"]
+        for b, y, dy in zip(due, self._outputs, cotangents[:n], strict=True):
+            step = cell.step and "T" in y.axes
+            held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
+        if cell.layout is not None:
+            held["dST"] = cotangents[n]
+        with self._quiet():
+            made = runnable.call(*(held[name] for name in runnable.reads()))
+        owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
+        found = {n: self._views[n].back(g) if n in self._views else g
+                 for n, g in zip(owners, made, strict=True)}  # fmt: skip
+        names = (*cell.declared, "S0", "last")[: len(tensors)]
+        return tuple(found.get(name) if need else None
+                     for name, need in zip(names, needs, strict=True))  # fmt: skip
+
+    def backward_program(self) -> Runnable:
+        """The derived backward, made when it is first asked for."""
+        if self._backward is None:
+            with self._lock:
+                if self._backward is None:
+                    from smac.lower import backward
+
+                    program = backward(self._plan_backward())
+                    self._backward = Runnable.of(program, self.target, self._precision)
+        return self._backward
+
+    def _hold(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Tensors by the name of their buffer, in its layout."""
+        held = {name: view.to(x) for (name, view), x in zip(self._views.items(), tensors,
+                                                             strict=False)}  # fmt: skip
+        if self.cell.layout is not None:
+            held.update(zip(("S0", "last"), tensors[len(self._views) :], strict=False))
+        return held
+
+    def _last(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The id of the last token, as `State.last`."""
+        layout = self.cell.layout
+        if layout is None or layout.ids is None:
+            return ()
+        index = list(self._views).index(layout.ids)
+        ids, axes = tensors[index], self.cell.declared[layout.ids]
+        if not self.cell.step:
+            ids = ids.select(axes.index("T"), -1)
+        axes = tuple(a for a in axes if a != "T")
+        return (ids.permute([axes.index(a) for a in layout.last_axes]).clone(),)
+
+    def _nothing(self, b: Buffer) -> Tensor:
+        shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]
+        return torch.empty(shape, dtype=self.cell.dtype, device=self.cell.device)
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Autocast off (the program says its types) and the tensors' GPU current."""
+        kind = self.cell.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        if not autocast and self._guard is None:
+            yield
+        elif self._guard is None:
+            with torch.autocast(kind, enabled=False):
+                yield
+        else:
+            with torch.cuda.device(self._guard), torch.autocast(kind, enabled=False):
+                yield

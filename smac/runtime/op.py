@@ -1,0 +1,205 @@
+"""Op: a spec compiled, called like a function. `compile` makes one.
+
+Non-goals: no planning, lowering or rendering of its own; each call only finds its launcher.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from smac.errors import PlanError
+from smac.parse import load
+from smac.runtime import device as devices
+from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
+from smac.runtime.launch import Launcher
+from smac.runtime.options import Options
+from smac.runtime.state import State
+from smac.runtime.validate import Signature, shown
+from smac.spec import Spec
+
+if TYPE_CHECKING:
+    from smac.plan.types import Plan
+
+#: Launchers that an op keeps; the oldest gives way.
+CACHED = 1024
+
+
+def compile(spec: str | Path | Spec, *, target: str = "auto", order: str = "auto",
+            chunk: int | None = None, schedule: str = "auto", tune: str = "off",
+            precision: str = "ieee") -> Op:  # fmt: skip
+    """An op from a spec: the name of a shipped one, a path to a .toml, TOML text, or a `Spec`.
+
+    `target`: "triton" or "torch"; "auto" goes by the tensors' device. `order`, `chunk` and
+    `schedule` override the planner. `precision`: "ieee" or "tf32" for float32 products.
+    Raises SpecError (the spec), PlanError (an option).
+    """
+    options = Options(target, order, chunk, schedule, tune, precision)
+    return Op(spec if isinstance(spec, Spec) else load(spec), options)
+
+
+class Op:
+    """A compiled structured masked attention: differentiable, thread-safe, picklable."""
+
+    def __init__(self, spec: Spec, options: Options) -> None:
+        self.spec, self.options = spec, options
+        self._signature = Signature.of(spec)
+        self._names = self._signature.names
+        self._known = frozenset(self._names)
+        self._launchers: dict[tuple[Any, ...], Launcher] = {}
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: Any, initial_state: Any = None, return_state: bool = False,
+                 cu_seqlens: Tensor | None = None, **inputs: Any) -> Any:  # fmt: skip
+        """Outputs for inputs by name or in order (None = absent): a tensor, or a tuple of tensors.
+
+        `initial_state`: a `State`, or a tensor S where that is all; `return_state` adds the last.
+        Raises LaunchError where an input does not fit, PlanError where the plan cannot be had.
+        """
+        if cu_seqlens is not None:
+            raise PlanError(f"{self.spec.name}: packed sequences by cu_seqlens are not supported "
+                            "yet; give the mask a document(ids) factor and pass ids")  # fmt: skip
+        values = self._bind(args, inputs)
+        launcher = self._find(values, initial_state is not None or return_state, False)
+        tensors = [x for x in values if x is not None]
+        return launcher.run(tensors, initial_state, return_state)
+
+    def step(self, state: Any, *args: Any, out_state: Any = None, **inputs: Any) -> Any:
+        """One token: outputs without T, and the next state.
+
+        `state`: from `init_state`, `return_state` or a step before. Inputs come without their T
+        axis. `out_state`: a state whose tensors are overwritten and returned; may be `state`.
+        """
+        values = self._bind(args, inputs)
+        launcher = self._find(values, True, True)
+        y, new = launcher.run([x for x in values if x is not None], state, True)
+        layout = launcher.cell.layout
+        if out_state is None or layout is None:
+            return y, new
+        return y, layout.write(out_state, new)
+
+    def init_state(self, *, dtype: str | torch.dtype = "float32",
+                   device: str | torch.device = "cpu", **sizes: int) -> State:  # fmt: skip
+        """The state before the first token: zeros. `dtype` float64 is for float64 inputs."""
+        found = sizes_for(self.spec, sizes)
+        name = devices.dtype_named(dtype)
+        acc = torch.float64 if name == "float64" else torch.float32
+        layout = layout_for(self.spec, frozenset())
+        return layout.split(layout.zeros(found, acc, torch.device(device)), 0)
+
+    def reference(self, *args: Any, initial_state: Any = None, return_state: bool = False,
+                  cu_seqlens: Tensor | None = None, **inputs: Any) -> Any:  # fmt: skip
+        """The same call answered by the float64 oracle: a dense einsum, quadratic in T."""
+        from smac.reference import reference
+
+        values = dict(zip(self._names, self._signature.bind(args, inputs), strict=True))
+        self._signature.check(tuple(values.values()))
+        found = reference(self.spec, values, initial_state=initial_state,
+                          return_state=return_state, cu_seqlens=cu_seqlens)  # fmt: skip
+        if not return_state:
+            return found
+        y, s = found
+        assert not isinstance(s, Tensor)
+        return y, State(s.S, s.z, s.last, None, s.pos)
+
+    def plan(self, *, dtype: str | torch.dtype | None = None,
+             device: str | torch.device | None = None, backward: bool = False,
+             state: bool = False, absent: tuple[str, ...] = (), **sizes: int) -> Plan:  # fmt: skip
+        """What would run at `sizes`; those left out come from the spec's [sizes], B is 1.
+
+        `device`: a row of the device table ("h100", "cpu", …), or "cuda" for this machine's; by
+        default the target's own device. `dtype` of the operands: by default float32 on the CPU,
+        bfloat16 elsewhere. No GPU is needed.
+        """
+        return self._plan(sizes, dtype, device, backward, state, absent)
+
+    def _plan(self, sizes: Mapping[str, int], dtype: str | torch.dtype | None,
+              device: str | torch.device | None, backward: bool, state: bool,
+              absent: tuple[str, ...]) -> Plan:  # fmt: skip
+        if device is None and self.options.target != "auto":
+            device = "cpu" if self.options.target == "torch" else "cuda"
+        row = devices.named(device)
+        target = devices.target_on(row, self.options.target)
+        name = devices.dtype_named(dtype or ("float32" if row == "cpu" else "bfloat16"))
+        return planned(self.spec, self.options, sizes, name, row, target,
+                       backward=backward, state=state, absent=frozenset(absent))  # fmt: skip
+
+    def source(self, target: str | None = None, *, absent: tuple[str, ...] = (),
+               state: bool = False, dtype: str | torch.dtype | None = None,
+               device: str | torch.device | None = None, **sizes: int) -> str:  # fmt: skip
+        """The generated source as text: the forward program, then the backward one."""
+        from smac.runtime.export import source
+
+        op = self._retargeted(target)
+        plans = [op._plan(sizes, dtype, device, b, state, absent) for b in (False, True)]
+        return source(plans[0], plans[1], self.options.precision).text
+
+    def export(self, path: str | Path, *, target: str | None = None, absent: tuple[str, ...] = (),
+               dtype: str | torch.dtype | None = None,
+               device: str | torch.device | None = None, **sizes: int) -> Path:  # fmt: skip
+        """Write one file that runs without smac: `name(*inputs)`, differentiable, self-tested.
+
+        Planned for `sizes`; right for any. Inputs in `absent` are no parameters of it.
+        """
+        from smac.runtime.export import standalone
+
+        op = self._retargeted(target)
+        plans = [op._plan(sizes, dtype, device, b, False, absent) for b in (False, True)]
+        text = standalone(self.spec, plans[0], plans[1], self.options.precision)
+        out = Path(path)
+        out.write_text(text, encoding="utf-8")
+        return out
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        head = f"Op '{spec.name}'" + (f": {spec.about}" if spec.about else "")
+        width = max(len(n) for n in (*self._names, *(n for n, _ in spec.output)))
+        lines = [head]
+        for i in spec.inputs:
+            default = "" if i.default is None else f"default {i.default:g}"
+            note = "optional" if i.optional else default
+            if i.name in self._signature.ids:
+                note = "integers" + (f", {note}" if note else "")
+            lines.append(f"  {i.name:{width}}  {shown(i.axes):12} {note}".rstrip())
+        lines += [f"→ {n:{width}}  {shown(spec.axes_of(e))}" for n, e in spec.output]
+        return "\n".join(lines) + (f"\n  options{self.options}" if str(self.options) else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (str(self.spec), self.options)
+
+    def _bind(self, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+        if not args and inputs.keys() <= self._known:
+            return tuple(map(inputs.get, self._names))
+        return self._signature.bind(args, inputs)
+
+    def _find(self, values: tuple[Any, ...], state: bool, step: bool) -> Launcher:
+        """The launcher for these shapes, dtypes and device; made when it is first asked for."""
+        try:
+            key = (state, step, *[None if x is None else (x.shape, x.dtype, x.device)
+                                  for x in values])  # fmt: skip
+            found = self._launchers.get(key)
+        except (AttributeError, TypeError):  # not tensors: the checks below say which
+            key, found = (), None
+        if found is not None:
+            return found
+        with self._lock:
+            made = launcher_for(self.spec, self.options, self._signature, values, state, step)
+            while len(self._launchers) >= CACHED:
+                self._launchers.pop(next(iter(self._launchers)))
+            return self._launchers.setdefault(key, made)
+
+    def _retargeted(self, target: str | None) -> Op:
+        if target in (None, self.options.target):
+            return self
+        o = self.options
+        return Op(self.spec, Options(str(target), o.order, o.chunk, o.schedule, o.tune,
+                                     o.precision))  # fmt: skip
+
+
+def _restore(spec: str, options: Options) -> Op:
+    return Op(load(spec), options)

@@ -152,3 +152,28 @@ def test_the_suite_finds_a_wrong_law() -> None:
     errors = law_errors(Wrong(A), 3, {"a": a})
     assert errors["generators"] > 0.1
     assert errors["support"] == errors["transpose"] == 0.0
+
+
+_LEAVES = st.sampled_from((causal_mask, gamma, ss, ss2, documents, matrix, window, toeplitz,
+                           both_ways, gaussian, Diagonal(X)))  # fmt: skip
+
+
+def _combined(inner: st.SearchStrategy[Mask]) -> st.SearchStrategy[Mask]:
+    """Every combinator over masks drawn from `inner`."""
+    return st.one_of(
+        st.builds(Sum, inner, inner), st.builds(Product, inner, inner),
+        st.builds(Scale, st.just(C), inner), st.builds(row, st.just(X), inner),
+        st.builds(col, st.just(Y), inner), st.builds(Strict, inner), st.builds(transpose, inner),
+        st.builds(Shift, inner, st.sampled_from(("t", "s"))),
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.recursive(_LEAVES, _combined, max_leaves=4), st.data(), st.integers(0, 5))
+def test_laws_agree_on_any_combination(mask: Mask, data: st.DataObject, T: int) -> None:
+    """Laws are closed under the algebra, not only on the combinations that papers use."""
+    event(f"generators: {mask.generators() is not None}")
+    values = data.draw(values_of(mask.entry(), T, Counter()))
+    errors = law_errors(mask, T, values)
+    assert max(errors.values()) < 1e-10, errors
+    assert mask.transpose().transpose() == mask

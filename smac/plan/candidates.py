@@ -34,8 +34,8 @@ class Way:
 
     @property
     def label(self) -> str:
-        """The order; with its schedule where an order has two."""
-        return f"{self.order} ({self.schedule})" if self.schedule == "fft" else self.order
+        """The order; with its schedule where it has two."""
+        return f"{self.order} ({self.schedule})" if self.order == "linear" else self.order
 
 
 def ways(x: Shape, r: Request) -> tuple[Way, ...]:
@@ -43,7 +43,7 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
     own = SCHEDULES[r.target]
     chunked = lacks_generators(r) or _beyond_target(x, r, "chunked")
     linear = lacks_generators(r) or _beyond_target(x, r, "linear")
-    quadratic = "it keeps no state between calls" if r.state else None
+    quadratic = "keeps no state between calls" if r.state else None
     return (
         Way("quadratic", own["quadratic"], quadratic),
         Way("chunked", own["chunked"], chunked),
@@ -64,9 +64,9 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     if r.target != "triton":
         return None
     if x.rank != 1:
-        return f"rank {x.rank} is not on target triton yet; use target='torch'"
+        return f"takes rank 1 on target triton so far, found rank {x.rank}; use target='torch'"
     if order == "chunked" and x.channel:
-        return f"a mask per {x.channel} is not on target triton yet; use target='torch'"
+        return f"takes no mask per {x.channel} on target triton so far; use target='torch'"
     return None
 
 
@@ -77,7 +77,7 @@ def _no_fft(x: Shape, r: Request) -> str | None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
     if r.target == "triton":
         return "FFT order is not on target triton yet; use target='torch'"
-    return "it keeps no state between calls" if r.state else None
+    return "keeps no state between calls" if r.state else None
 
 
 def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) -> Iterator[int]:

@@ -31,6 +31,8 @@ _CPU_HALF = 4
 VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
+#: A tile of the quadratic order against a chunk of a sweep, whose state waits for the last one.
+_TILE_STEP = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     entry_work = x.nodes + 2
     if order == "quadratic":
         scalar = heads * entries(x, C, whole=True) * entry_work * _channel_size(x)
-        programs, steps = heads * pieces * columns, 0.4 * pieces
+        programs = heads * pieces * columns
+        steps = _TILE_STEP * pieces * (0.5 if x.support.lower else 1.0)
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)

@@ -37,8 +37,9 @@ def complete_sizes(spec: Spec, mask: Mask, given: Mapping[str, int]) -> tuple[tu
     _positions(spec, mask, sizes, given)
     for g in groups:
         if sizes["H"] % sizes[g]:
-            raise PlanError(f"{spec.name}: found H = {sizes['H']} and {g} = {sizes[g]}; "
-                            f"expected a multiple of {g} heads, since {g} groups H")  # fmt: skip
+            found = f"found H = {sizes['H']} and {g} = {sizes[g]}"
+            raise PlanError(f"{spec.name}: {found}; expected a multiple of {sizes[g]} heads, "
+                            f"since {g} groups H")  # fmt: skip
     return tuple((a, sizes[a]) for a in order if a in sizes)
 
 

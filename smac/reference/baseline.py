@@ -3,20 +3,22 @@
 L is built in float64 and rounded once; scores, masked scores and Y are formed in the operand type.
 Error ratios (`Numbers` in the design) compare a kernel's error to this one's.
 
-Non-goals: initial states, packed sequences.
+Non-goals: packed sequences.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from smac.expr import names
-from smac.reference.carried import ordered
+from smac.reference.carried import Carried, finite_lanes, ordered
 from smac.reference.dense import mask_matrix
-from smac.reference.oracle import Inputs, Outputs, bind, contraction, needs_z, outputs
-from smac.reference.values import Value
+from smac.reference.oracle import Inputs, Problem, bind, contraction, needs_z, outputs
+from smac.reference.states import State, coerce, entering, leaving
+from smac.reference.values import Value, add
 from smac.spec import Spec
 
 
@@ -40,21 +42,47 @@ def operand_dtype(spec: Spec, inputs: Inputs) -> torch.dtype:
     return found or torch.float32
 
 
-def baseline(spec: Spec, inputs: Inputs) -> Outputs:
+def baseline(spec: Spec, inputs: Inputs, *, initial_state: object = None,
+             return_state: bool = False) -> Any:  # fmt: skip
     """Outputs of `spec` as a careful eager implementation gives them in the inputs' own types.
 
-    Pointwise parts run in the accumulator's type (float32, or float64 for float64 operands).
-    Differentiable: its gradients are the baseline of gradients.
+    Pointwise parts, and what states add, run in the accumulator's type (float32, or float64 for
+    float64 operands). Differentiable: its gradients are the baseline of gradients. With
+    `return_state`, the pair (outputs, State).
     """
     target = operand_dtype(spec, inputs)
     acc = torch.promote_types(target, torch.float32)
-    p = bind(spec, inputs, acc)
-    mask = mask_matrix(spec.contraction.L, bind(spec, inputs, torch.float64).scope)
-    q, k, v, low = (Value(x.axes, x.data.to(target)) for x in (p.q, p.k, p.v, mask))
-    rounded = replace(p, q=q, k=k, v=v)
-    y = ordered(p, contraction(rounded, low, v))
-    z = ordered(p, contraction(rounded, low, None)) if needs_z(spec) else None
-    wide = [None if x is None else Value(x.axes, x.data.to(acc)) for x in (y, z)]
-    assert wide[0] is not None
-    out = outputs(p, wide[0], wide[1])
-    return out.to(target) if isinstance(out, torch.Tensor) else tuple(o.to(target) for o in out)
+    given = coerce(initial_state)
+    p = bind(spec, inputs, acc, given.pos if given and given.pos else 0)
+    mask = _to(mask_matrix(spec.contraction.L, bind(spec, inputs, torch.float64).scope), target)
+    p = replace(p, q=_to(p.q, target), k=_to(p.k, target), v=_to(p.v, target))
+    ones = Value((), torch.ones((), dtype=target, device=p.scope.device))
+    states = given is not None or return_state
+    y, S = _product(p, mask, p.v, given, "S", states)
+    z, Z = _product(p, mask, ones, given, "z", states) if needs_z(spec) else (None, None)
+    result = outputs(p, y, z)
+    low = (result.to(target) if isinstance(result, torch.Tensor)
+           else tuple(o.to(target) for o in result))  # fmt: skip
+    if not return_state:
+        return low
+    assert S is not None
+    return low, State(S, Z)
+
+
+def _to(value: Value, dtype: torch.dtype) -> Value:
+    return Value(value.axes, value.data.to(dtype))
+
+
+def _product(p: Problem, mask: Value, v: Value, given: State | None, field: str,
+             states: bool) -> tuple[Value, torch.Tensor | None]:  # fmt: skip
+    """Y (or Z) in the accumulator's type, from products in the operand type; the last state."""
+    acc = p.scope.dtype
+    y = _to(ordered(p, contraction(p, mask, v)), acc)
+    if not states:
+        return y, None
+    wide = replace(p, q=_to(p.q, acc), k=_to(p.k, acc))
+    carried = Carried(wide, finite_lanes(p, given), _to(v, acc))
+    start = carried.enter(getattr(given, field, None))
+    y = add(y, entering(wide.q, carried.lanes, start, p.order({*carried.out, "T"})))
+    end = leaving(wide.k, carried.v, carried.lanes, start, carried.axes)
+    return ordered(p, y), carried.pack(end)

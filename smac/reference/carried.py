@@ -104,7 +104,7 @@ def dense_run(p: Problem, given: State | None, want_state: bool) -> tuple[Output
     if given is None and not want_state:
         z = ordered(p, contraction(p, mask, None)) if needs_z(p.spec) else None
         return outputs(p, ordered(p, contraction(p, mask, p.v)), z), None
-    parts = _finite(p, given)
+    parts = finite_lanes(p, given)
     y, S = Carried(p, parts, p.v).dense(mask, given.S if given else None)
     z = zS = None
     if needs_z(p.spec):
@@ -114,7 +114,7 @@ def dense_run(p: Problem, given: State | None, want_state: bool) -> tuple[Output
 
 def step_run(p: Problem, given: State | None, want_state: bool) -> tuple[Outputs, State | None]:
     """Outputs and state by the recurrence."""
-    parts = _finite(p, given)
+    parts = finite_lanes(p, given)
     y, S = Carried(p, parts, p.v).steps(given.S if given else None)
     z = zS = None
     if needs_z(p.spec):
@@ -126,7 +126,8 @@ def _one(p: Problem) -> Value:
     return Value((), torch.ones((), dtype=p.scope.dtype, device=p.scope.device))
 
 
-def _finite(p: Problem, given: State | None) -> tuple[Lane, ...]:
+def finite_lanes(p: Problem, given: State | None) -> tuple[Lane, ...]:
+    """The mask's lanes. Raises PlanError where it has no finite state."""
     parts = lanes(p.spec.contraction.L, p.scope, given.last if given else None)
     if parts is None:
         raise PlanError(f"{p.spec.name}: its mask has no finite state: found no generators; "

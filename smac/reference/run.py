@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smac.errors import LaunchError
 from smac.reference.carried import dense_run, step_run
 from smac.reference.oracle import Inputs, Outputs, Problem, bind
-from smac.reference.states import State
+from smac.reference.states import State, coerce
 from smac.spec import Spec
 
 _Method = Callable[[Problem, State | None, bool], tuple[Outputs, State | None]]
@@ -50,21 +49,9 @@ def recurrence(spec: Spec, inputs: Inputs, initial_state: object = None, *,
     return y, state
 
 
-def _coerce(given: object) -> State | None:
-    """A State from a bare tensor S or from anything that has S."""
-    if given is None or isinstance(given, State):
-        return given
-    if isinstance(given, Tensor):
-        return State(given)
-    if not isinstance(getattr(given, "S", None), Tensor):
-        raise LaunchError(f"initial_state: found {type(given).__name__}; expected a tensor "
-                          "or a smac.State")  # fmt: skip
-    return State(*(getattr(given, f, None) for f in ("S", "z", "last", "pos")))  # type: ignore[arg-type]
-
-
 def _run(spec: Spec, inputs: Inputs, given: object, want: bool, cu_seqlens: Tensor | None,
          dtype: torch.dtype, method: _Method) -> tuple[Outputs, State | None]:  # fmt: skip
-    state = _coerce(given)
+    state = coerce(given)
     if cu_seqlens is None:
         offset = 0 if state is None or state.pos is None else int(state.pos)
         return method(bind(spec, inputs, dtype, offset), state, want)

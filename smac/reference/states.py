@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from smac.errors import LaunchError
 from smac.expr import Expr
 from smac.reference.dense import Arg, scalar
 from smac.reference.values import RESET, Scope, Value, add, contract, mul, pointwise
@@ -49,6 +50,18 @@ class State:
     z: Tensor | None = None
     last: Tensor | None = None
     pos: int | None = None
+
+
+def coerce(given: object) -> State | None:
+    """A State from a bare tensor S or from anything that has S."""
+    if given is None or isinstance(given, State):
+        return given
+    if isinstance(given, Tensor):
+        return State(given)
+    if not isinstance(getattr(given, "S", None), Tensor):
+        raise LaunchError(f"initial_state: found {type(given).__name__}; expected a tensor "
+                          "or a smac.State")  # fmt: skip
+    return State(*(getattr(given, f, None) for f in ("S", "z", "last", "pos")))  # type: ignore[arg-type]
 
 
 def _along_t(value: Value, scope: Scope) -> Value:

@@ -112,10 +112,7 @@ def values_and_gradients(trial: Trial) -> tuple[Error, Error]:
     names, leaves = _leaves(inputs, start)
     got = _flat(trial.call(inputs, **more), start)
     exact = _flat(reference(spec, inputs, **more), start)
-    if start:
-        plain = _flat(reference(spec, inputs, **more, dtype=trial.acc), start)
-    else:
-        plain = list(as_tuple(baseline(spec, inputs)))
+    plain = _flat(baseline(spec, inputs, **more), start)
     labels = [n for n, _ in spec.output] + ["state.S", "state.z"]
     due = operand_dtype(spec, inputs)
     worst = Error()

@@ -1,0 +1,177 @@
+"""One file that runs without smac: both programs, a function over them, and a test of itself.
+
+The test holds values and gradients against another rendering of the same spec: the quadratic order
+for PyTorch in float64, differentiated by autograd instead of by the derived backward.
+
+Non-goals: states and packed sequences (an exported op takes whole sequences).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import torch
+
+from smac.expr import Expr, names
+from smac.ir import Program
+from smac.reference.values import Scope, Value, evaluate
+from smac.runtime.build import planned
+from smac.runtime.options import Options
+from smac.runtime.validate import id_inputs, shown
+from smac.spec import Input, Spec
+
+if TYPE_CHECKING:
+    from smac.codegen import Source
+    from smac.masks import Mask
+    from smac.plan.types import Plan
+
+#: Names that an exported file uses itself, so that its op cannot have them.
+OWN_NAMES = frozenset(("torch", "math", "triton", "tl", "forward", "backward", "self_test"))
+#: Small sizes of the self-test; T crosses two chunk boundaries and ends in a ragged piece.
+SMALL = {"B": 2, "H": 4, "N": 5, "P": 3, "G": 2}
+#: The longest chunk that the self-test crosses: the dense formula is quadratic.
+LONGEST = 256
+
+
+def programs(forward: Plan, backward: Plan) -> tuple[Program, Program]:
+    """The two programs of two plans."""
+    from smac import lower
+
+    return lower.forward(forward), lower.backward(backward)
+
+
+def source(forward: Plan, backward: Plan, precision: str) -> Source:
+    """Both programs in one module, as text."""
+    from smac.codegen import emit
+
+    return emit(programs(forward, backward), forward.request.target, precision)
+
+
+def standalone(spec: Spec, forward: Plan, backward: Plan, precision: str) -> str:
+    """The text of the file. Both plans are for the same absent inputs, without states."""
+    from smac import __version__, lower
+    from smac.codegen import emit
+    from smac.codegen.env import render
+
+    request = forward.request
+    special = request.spec
+    both = programs(forward, backward)
+    absent = frozenset(i.name for i in spec.inputs if i not in special.inputs)
+    dense = planned(spec, Options(target="torch", order="quadratic"), dict(request.sizes),
+                    "float64", "cpu", "torch", backward=False, state=False,
+                    absent=absent)  # fmt: skip
+    outputs = [b for b in both[0].buffers if b.role == "output"]
+    parameters = [i.name for i in special.inputs]
+    name = f"{spec.name}_op" if spec.name in OWN_NAMES | set(parameters) else spec.name
+    of = {b.of: f"grad_{b.of}" for b in both[1].buffers if b.role == "gradient"}
+    on_torch = request.target == "torch"
+    return render(
+        "export.py.jinja",
+        title=f"{name}: {_plain(spec.about)}." if spec.about else f"{name}.",
+        version=__version__, target=request.target, order=forward.order, back=backward.order,
+        outputs=[f"{b.name:10} {shown(b.axes)}" for b in outputs],
+        inputs=[f"{i.name:10} {shown(i.axes)}" for i in special.inputs],
+        programs=_body(emit(both, request.target, precision).text), name=name,
+        parameters=", ".join(parameters), names=parameters, one_output=len(outputs) == 1,
+        gradients=list(of.values()),
+        declared_gradients=[_back(i, both[0], of.get(i.name)) for i in special.inputs],
+        views=[_view(i, both[0]) for i in special.inputs],
+        signature=f"{', '.join(b.name for b in outputs)}, differentiable.",
+        checker=_body(emit(lower.forward(dense), "torch").text),
+        axes_line=_axes_line(special), draws=_draws(special, request.mask),
+        test_length=2 * min(max(forward.chunk, backward.chunk), LONGEST) + 5,
+        tolerance="1e-4" if precision == "ieee" else "1e-2",
+        dtype="torch.float64" if on_torch
+        else "torch.float32 if torch.cuda.is_available() else torch.float64",
+        device='"cpu"' if on_torch else '"cuda" if torch.cuda.is_available() else "cpu"',
+    )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Prose that may stand inside a docstring."""
+    kept = "".join(c for c in text if c.isprintable() and c not in '"\\')
+    return kept.strip().rstrip(".")
+
+
+def _body(text: str) -> str:
+    """A module's text without its docstring."""
+    head = ast.parse(text).body[0]
+    if isinstance(head, ast.Expr) and isinstance(head.value, ast.Constant) and head.end_lineno:
+        text = "".join(text.splitlines(keepends=True)[head.end_lineno :])
+    return text.strip("\n")
+
+
+def _order(item: Input, program: Program) -> tuple[int, ...]:
+    """The permutation from the declared axes to the buffer's; empty when they are the same."""
+    axes = next((b.axes for b in program.buffers if b.role == "input" and b.name == item.name),
+                item.axes)  # fmt: skip
+    order = tuple(item.axes.index(a) for a in axes)
+    return () if order == tuple(range(len(order))) else order
+
+
+def _view(item: Input, program: Program) -> str:
+    order = _order(item, program)
+    return f"{item.name}.permute{order}" if order else item.name
+
+
+def _back(item: Input, program: Program, gradient: str | None) -> str:
+    order = _order(item, program)
+    if gradient is None or not order:
+        return str(gradient)
+    return f"{gradient}.permute{tuple(order.index(i) for i in range(len(order)))}"
+
+
+def _axes_line(spec: Spec) -> str:
+    """Lengths of the axes that are not T."""
+    used = list(dict.fromkeys(a for i in spec.inputs for a in i.axes if a not in ("T", "S", "W")))
+    small = [SMALL.get(a, 2) for a in used]
+    return f"{', '.join(used)} = {', '.join(map(str, small))}" if used else ""
+
+
+def _draws(spec: Spec, mask: Mask) -> list[str]:
+    """One expression an input: ids in runs of seven, else uniform in ±(0.1, 0.9)."""
+    ids, negative = id_inputs(spec.contraction.L), _negative(spec, mask)
+    symbol = mask.symbol()
+    lags = "2 * T - 1" if symbol is not None and symbol[1] < 0 else "T"
+    lines = []
+    for i in spec.inputs:
+        shape = ", ".join({"S": "T", "W": lags}.get(a, a) for a in i.axes)
+        if i.name in ids:
+            dims = ", ".join("T" if a == "T" else "1" for a in i.axes)
+            lines.append(f"(torch.arange(T) // 7).reshape({dims}).repeat("
+                         + ", ".join("1" if a == "T" else a for a in i.axes) + ")")  # fmt: skip
+        else:
+            lines.append(f"{'-' if i.name in negative else ''}_uniform({shape})")
+    return lines
+
+
+def _negative(spec: Spec, mask: Mask) -> tuple[str, ...]:
+    """The fewest inputs to draw below 0 for every log decay to be at most 0."""
+    generators = mask.generators()
+    if generators is None:
+        return ()
+    decays = [lane.log_decay for lane in generators.lanes]
+    read = [i.name for i in spec.inputs if any(i.name in names(e) for e in decays)]
+    for count in range(len(read) + 1):
+        for chosen in combinations(read, count):
+            if all(_settles(spec, e, chosen) for e in decays):
+                return chosen
+    return ()
+
+
+def _settles(spec: Spec, log_decay: Expr, negative: tuple[str, ...]) -> bool:
+    """Whether a log decay is in [−20, 0] for inputs over the range that is drawn."""
+    return all(-20 <= x <= 0 for x in _samples(spec, log_decay, negative))
+
+
+def _samples(spec: Spec, log_decay: Expr, negative: tuple[str, ...]) -> Iterator[float]:
+    one = torch.ones((), dtype=torch.float64)
+    for level in (0.1, 0.5, 0.9):
+        tensors = {i.name: Value((), -level * one if i.name in negative else level * one)
+                   for i in spec.inputs}  # fmt: skip
+        sizes = {a: 2 for i in spec.inputs for a in i.axes} | SMALL | {"T": 2}
+        scope = Scope(tensors, sizes, frozenset(tensors), {}, torch.float64, torch.device("cpu"))
+        yield evaluate(log_decay, scope).data.max().item()

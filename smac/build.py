@@ -80,6 +80,7 @@ def _check(
     rules.check_inlined(let, texts, source)
     rules.check_presence(inputs, let, texts, source)
     scope = scope_of(axes, inputs, let, c)
+    rules.check_ids(c.L, inputs, source)
     rules.check_operands(c, scope, source)
     rules.check_output(output, let, scope, source)
     rules.check_used(inputs, let, texts, source)

@@ -17,7 +17,7 @@ from smac.paths import shipped_specs
 from smac.spec import Spec
 
 VERSION = 1
-MAX_BYTES, MAX_LINE = 64 * 1024, 4096
+MAX_BYTES, MAX_LINE, MAX_DOTS = 64 * 1024, 4096, 200
 
 
 def load(path_or_text: str | os.PathLike[str] | Spec) -> Spec:
@@ -79,6 +79,8 @@ def _check_limits(text: str, file: str) -> None:
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > MAX_LINE:
             raise SpecError(f"{file}:{number}: line of {len(line)} characters; at most {MAX_LINE}")
+        if line.count(".") > MAX_DOTS:  # dotted keys cost tomllib the square of their parts
+            raise SpecError(f"{file}:{number}: line of {line.count('.')} dots; at most {MAX_DOTS}")
         if odd := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", line):
             raise SpecError(f"{file}:{number}: control character {odd.group()!a}")
 

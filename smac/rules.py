@@ -160,6 +160,20 @@ def check_operands(c: Contraction, scope: Scope, source: Source) -> None:
     _check_mask(c.L, c, scope, source)
 
 
+def check_ids(term: MaskTerm, inputs: tuple[Input, ...], source: Source) -> None:
+    """Parameters of form "name" are inputs themselves: not expressions, not lets."""
+    for p, arg in zip(SIGNATURES.get(term.fn, ()), term.args, strict=False):
+        if p.form == "name" and arg not in [Name(i.name) for i in inputs]:
+            text = show(arg) if not isinstance(arg, str | bool) else str(arg)
+            raise source.error(
+                ("contraction", "L"),
+                f"{term.fn}({p.name}): expected the name of an input, found '{clip(text)}'",
+            )
+    for arg in term.args:
+        if isinstance(arg, MaskTerm):
+            check_ids(arg, inputs, source)
+
+
 def _check_mask(term: MaskTerm, c: Contraction, scope: Scope, source: Source) -> None:
     """Axes of the mask's arguments, by its signature."""
     params = {"scale": (FACTOR, Param("A", "mask"))}.get(term.fn) or SIGNATURES.get(term.fn, ())
@@ -181,8 +195,6 @@ def _check_argument(
     if p.form == "static" and names(e):
         raise source.error(path, f"{what}: '{text}' reads {listing(sorted(names(e)))}; "
                                  f"expected a number or sizes")  # fmt: skip
-    if p.form == "name" and not isinstance(e, Name):
-        raise source.error(path, f"{what}: expected the name of an input, found '{text}'")
     axes = scope.carried(e)
     channels = {"N", "P"} - {c.channel}
     if found := axes & channels:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
 
 from smac.errors import SpecError
 from smac.parse import load
+from smac.syntax import mask, scalar, show
 
 GOOD = '''smac = 1
 name = "small"
@@ -276,3 +279,27 @@ def test_hostile_files(tmp_path: Path) -> None:
         with pytest.raises(SpecError):
             load(path)
         assert time.perf_counter() - start < 1, path
+
+
+_WORDS = ["q", "k", "t", "s", "exp", "given", "size", "sum", "causal", "entry", "row", "shift", "T",
+          "lambda", "if", "else", "for", "in", "1", "0x", "1e9", "(", ")", "[", "]", ",", ".", "=",
+          "+", "-", "*", "**", "/", "//", "%", "^", "<", "==", '"', "'", " ", "true", "not", "\\",
+          "{", "}", ":", "#", "\n", "é"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_WORDS), max_size=12).map("".join))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read in (scalar, mask, lambda x: scalar(x, entry=True)):
+        try:
+            tree = read(text)
+        except SpecError:
+            event("refused")
+        else:
+            event("read")
+            show(tree)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 8), st.text(max_size=6))
+def test_any_damage_to_a_spec_is_read_or_refused(at: int, cut: int, put: str) -> None:
+    with suppress(SpecError):
+        load(GOOD[:at] + put + GOOD[at + cut :] + "\n")

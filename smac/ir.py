@@ -210,11 +210,13 @@ Step = Kernel | Scan
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Buffers and the steps that fill them, in order."""
+    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds."""
 
     name: str
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
+    batch: tuple[str, ...] = ("B",)
+    groups: tuple[str, ...] = ()
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`; KeyError when there is none."""

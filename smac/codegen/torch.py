@@ -1,0 +1,120 @@
+"""Program → PyTorch text: one function a program, one block a kernel.
+
+Non-goals: no algorithm (templates/torch has those), no decision (the Program says everything).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smac.codegen.env import environment, render
+from smac.codegen.letters import contract, reduce, view
+from smac.codegen.torch_kernel import KernelContext
+from smac.codegen.torch_names import Shapes, python
+from smac.codegen.torch_sweep import SweepContext
+from smac.codegen.torch_tiles import FftContext, TilesContext
+from smac.ir import Buffer, Kernel, Program, Scan
+
+STATES_IN = ("state.S0", "state.dST", "state.last")
+CONTEXTS: dict[str, type[KernelContext]] = {
+    "chunked": SweepContext, "tiles": TilesContext, "fft": FftContext,
+}  # fmt: skip
+TEMPLATES = {
+    ("chunked", False): "torch/chunked.py.jinja", ("chunked", True): "torch/chunked_grad.py.jinja",
+    ("tiles", False): "torch/tiles.py.jinja", ("tiles", True): "torch/tiles_grad.py.jinja",
+    ("fft", False): "torch/fft.py.jinja", ("fft", True): "torch/fft_grad.py.jinja",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """Which helper functions the module needs beyond those that always come."""
+
+    channel: bool
+    tiles: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One rendered program."""
+
+    name: str
+    summary: str
+    parameters: tuple[str, ...]
+    header: tuple[str, ...]
+    steps: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+def render_torch(programs: tuple[Program, ...]) -> str:
+    """The module's text."""
+    environment().globals.update(view=view, contract=contract, reduce=reduce)
+    kernels = [s for p in programs for s in p.steps if isinstance(s, Kernel)]
+    helpers = Helpers(
+        channel=any(k.channel and k.kind == "chunked" for k in kernels),
+        tiles=any(k.kind in ("tiles", "fft") for k in kernels),
+    )
+    functions = [_function(p) for p in programs]
+    title = ", ".join(p.name for p in programs)
+    return render("torch/module.py.jinja", title=title.capitalize(), helpers=helpers,
+                  programs=functions)  # fmt: skip
+
+
+def _function(p: Program) -> Function:
+    shapes = Shapes(p)
+    incoming = [b for b in p.buffers if b.role in ("input", "cotangent")]
+    states = [b for b in p.buffers if b.role == "state" and b.name in STATES_IN]
+    results = [b for b in p.buffers if b.role in ("output", "gradient")]
+    final = [b for b in p.buffers if b.role == "state" and b not in states]
+    header = [*shapes.lines, *(_allocation(b, shapes) for b in results)]
+    return Function(
+        p.name, _summary(p), tuple(python(b) for b in (*incoming, *states)), tuple(header),
+        tuple(_step(s, p, shapes) for s in p.steps),
+        tuple([_result(b) for b in results] + [python(b) for b in final]),
+    )  # fmt: skip
+
+
+def _summary(p: Program) -> str:
+    """Inputs → results with their axes."""
+    found = [f"{b.name} {' '.join(b.axes) or 'scalar'}" for b in p.buffers if b.role == "input"]
+    return f"{p.name.capitalize()} of {', '.join(found)}."
+
+
+def _allocation(b: Buffer, shapes: Shapes) -> str:
+    sizes = "".join(f"{shapes.size(a)}, " for a in b.axes)
+    if b.role == "output":
+        return f"{python(b)} = torch.empty({sizes}dtype=operand, device=device)".replace(
+            "empty(dtype", "empty((), dtype")
+    return f"{python(b)} = torch.zeros({sizes}dtype=acc, device=device)".replace(
+        "zeros(dtype", "zeros((), dtype")
+
+
+def _result(b: Buffer) -> str:
+    return python(b) if b.role == "output" else f"{python(b)}.to(in_{b.of}.dtype)"
+
+
+def _step(step: Kernel | Scan, p: Program, shapes: Shapes) -> str:
+    if isinstance(step, Scan):
+        return _scan(step, p)
+    context = CONTEXTS[step.kind](step, p, shapes)
+    backward = len(step.reads) > 1
+    return render(TEMPLATES[step.kind, backward], k=context).rstrip()
+
+
+def _scan(s: Scan, p: Program) -> str:
+    """Integers from ids along T (axis at the place that T has in the source)."""
+    dim = p.buffer(s.source).axes.index("T")
+    ids, out = python(p.buffer(s.source)), python(p.buffer(s.out))
+    first = f"torch.ones_like({ids}.narrow({dim}, 0, min(n_T, 1)))"
+    if s.last is not None:
+        last = python(p.buffer(s.last))
+        first = f"({ids}.narrow({dim}, 0, min(n_T, 1)) != {last}.unsqueeze({dim}))"
+    changed = f"{ids}.diff(dim={dim}) != 0"
+    code = f"{out} = torch.cat([{first}.to(torch.int32), ({changed}).to(torch.int32)], {dim})"
+    if s.fn == "runs":
+        code += f".cumsum({dim})"
+    if "state.last_out" in {b.name for b in p.buffers} and s.last is not None:
+        code += f"\nstate_last_out = {ids}.select({dim}, -1) if n_T else state_last"
+    return code
+
+

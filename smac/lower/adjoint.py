@@ -1,0 +1,187 @@
+"""The backward, derived: three SMAs and the mask's adjoint, then the chain to the inputs.
+
+    dQ = SMA(dY, V, K; L)   dK = SMA(V, dY, Q; Lᵀ)   dV = SMA(K, Q, dY; Lᵀ)   dL = (QKᵀ) ∘ (dY Vᵀ)
+
+dQ reads the product K ⊗ V that Y reads; dK and dV read Q ⊗ dY in reverse. `together` puts all of it
+into one reverse walk (after one that saves states); `apart` gives each read a kernel of its own.
+
+Non-goals: no order (an `Order` makes the kernels), no target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from smac.derive import diff
+from smac.expr import ZERO, Expr, Name, names
+from smac.ir import Buffer, Carry, Kernel, Read, Step, Store, Value, Walk
+from smac.lower.kernels import Order
+from smac.lower.values import Parts, canonical, chain, cotangent, needs_y, output_axes, sum_of
+
+READ_Y = Read("Y", "KV", "Q", "N")
+READ_DQ = Read("d.Q", "KV", "dY", "P")
+READ_DK = Read("d.K", "QG", "V", "P")
+READ_DV = Read("d.V", "QG", "K", "N")
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """Steps of a backward and the scratch buffers that they pass results through."""
+
+    steps: tuple[Step, ...]
+    scratch: tuple[Buffer, ...]
+
+
+def together(order: Order) -> Backward:
+    """One reverse walk that reads everything; states are saved by a forward walk before it."""
+    p = order.parts
+    dy = cotangent(p)
+    reads = (*((READ_Y,) if needs_y(dy) or _stores_need_y(p) else ()), READ_DQ, READ_DK, READ_DV)
+    kv, qg = _carries(p)
+    steps: list[Step] = []
+    scratch: tuple[Buffer, ...] = ()
+    if order.stateful:
+        steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
+        scratch = (_states(p, "saved.KV"),)
+        kv = replace(kv, initial=None, restores="saved.KV")
+    main = order.kernel(
+        "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
+    )
+    steps.append(replace(main, stores=input_stores(order)))
+    return Backward(tuple(steps), scratch)
+
+
+def apart(order: Order) -> Backward:
+    """A kernel a read, a kernel for the mask's gradients, and pointwise kernels around them."""
+    p = order.parts
+    dy = cotangent(p)
+    steps: list[Step] = []
+    scratch: list[Buffer] = []
+    if needs_y(dy) or _stores_need_y(p):
+        y, buffers = raw_output(order)
+        steps.append(y)
+        scratch += buffers
+    if needs_y(dy) or p.reads_z:
+        point, dy, buffers = _materialised(p, dy)
+        steps.append(point)
+        scratch += buffers
+    kv, qg = _carries(p)
+    saves = order.stateful and bool(order.mask_uses())
+    first = replace(kv, saves="saved.KV" if saves else None)
+    last = replace(qg, saves="saved.QG" if saves else None)
+    for name, operands, carry, read, like in (
+        ("grad_q", (p.k, p.v, dy), first, READ_DQ, p.q),
+        ("grad_k", (p.q, p.v, dy), replace(qg, final=None), READ_DK, p.k),
+        ("grad_v", (p.q, p.k, dy), last, READ_DV, p.v),
+    ):
+        k = order.kernel(name, operands, (carry,), (read,), reverse=carry.reverse)
+        buffer = Buffer(read.out, _per_head(p, like), "acc", "scratch")
+        stores = (Store(buffer.name, Name(read.out), buffer.axes),)
+        if read is READ_DV and p.reads_z:
+            stores = (replace(stores[0]),)  # the tail of V is constant: its gradient goes nowhere
+        steps.append(replace(k, stores=stores))
+        scratch.append(buffer)
+    if order.mask_uses():
+        k = order.kernel(
+            "grad_mask", (p.q, p.k, p.v, dy),
+            (replace(kv, initial=None, restores="saved.KV") if saves else kv,
+             replace(qg, initial=None, final=None, restores="saved.QG") if saves else qg),
+            mask_grads=True,
+        )  # fmt: skip
+        outs = [Buffer(n, v.axes, "acc", "scratch") for n, v in order.mask_uses()]
+        steps.append(replace(k, stores=tuple(Store(b.name, Name(b.name), b.axes) for b in outs)))
+        scratch += outs
+    if saves:
+        scratch += [_states(p, "saved.KV"), _states(p, "saved.QG")]
+    steps.append(pointwise("grad_inputs", input_stores(order)))
+    return Backward(tuple(steps), tuple(scratch))
+
+
+def raw_output(order: Order) -> tuple[Kernel, tuple[Buffer, ...]]:
+    """Y (and Z) as scratch buffers, for whatever cannot be fused behind the read."""
+    p = order.parts
+    buffers = [Buffer("Y", p.y_axes, "acc", "scratch")]
+    if p.reads_z:
+        buffers.append(Buffer("Z", _without_p(p.y_axes), "acc", "scratch"))
+    kv, _ = _carries(p)
+    k = order.kernel("output", (p.q, p.k, p.v), (kv,), (READ_Y,))
+    stores = tuple(Store(b.name, Name(b.name), b.axes) for b in buffers)
+    return replace(k, stores=stores), tuple(buffers)
+
+
+def pointwise(name: str, stores: tuple[Store, ...]) -> Kernel:
+    """A kernel without a mask: stores of expressions over buffers."""
+    return Kernel(name, "pointwise", Walk(1, 1), (), stores=stores)
+
+
+def output_stores(p: Parts) -> tuple[Store, ...]:
+    """The [output] table."""
+    return tuple(Store(n, e, output_axes(p, e)) for n, e in p.spec.output)
+
+
+def input_stores(order: Order) -> tuple[Store, ...]:
+    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x."""
+    p = order.parts
+    uses: list[tuple[Expr, Expr, tuple[str, ...]]] = [
+        (Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output
+    ]
+    uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
+    uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
+    stores = []
+    for i in p.spec.inputs:
+        if i.name in p.integers:
+            continue
+        by_axes: dict[tuple[str, ...], list[Expr]] = {}
+        for grad, e, axes in uses:
+            if i.name not in names(e):
+                continue
+            term = chain(grad, diff(e, Name(i.name)))
+            if term != ZERO:
+                by_axes.setdefault(canonical(p.spec, {*axes, *i.axes}), []).append(term)
+        stores += [Store(f"grad.{i.name}", sum_of(t), a) for a, t in by_axes.items()]
+    return tuple(stores)
+
+
+def _stores_need_y(p: Parts) -> bool:
+    """The derivative of an output with respect to an input reads Y or Z."""
+    return any(
+        {"Y", "Z"} & names(chain(Name("g"), diff(e, Name(i.name))))
+        for _, e in p.spec.output for i in p.spec.inputs
+        if i.name in names(e) and i.name not in p.integers
+    )  # fmt: skip
+
+
+def _carries(p: Parts) -> tuple[Carry, Carry]:
+    """K ⊗ V, and Q ⊗ dY in reverse, with the op's states where they were asked for."""
+    if not p.state:
+        return Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)
+    return (
+        Carry("KV", "K", "V", initial="state.S0"),
+        Carry("QG", "Q", "dY", reverse=True, initial="state.dST", final="state.dS0"),
+    )
+
+
+def _states(p: Parts, name: str) -> Buffer:
+    return Buffer(name, (*p.spec.batch, "C", "H", "R", "N", "P"), "acc", "scratch")
+
+
+def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]]:
+    """dY (and dZ) as buffers, and the value that reads them."""
+    buffers = [Buffer("d.Y", p.y_axes, "acc", "scratch")]
+    stores = [Store("d.Y", dy.expr, dy.axes)]
+    if dy.tail is not None:
+        buffers.append(Buffer("d.Z", _without_p(p.y_axes), "acc", "scratch"))
+        stores.append(Store("d.Z", dy.tail, dy.axes))
+    tail = None if dy.tail is None else Name("d.Z")
+    value = Value("dY", Name("d.Y"), dy.axes, "operand", tail)
+    return pointwise("cotangent", tuple(stores)), value, tuple(buffers)
+
+
+def _per_head(p: Parts, v: Value) -> tuple[str, ...]:
+    """Axes of an operand's raw gradient: every batch axis, token and head of Y, its own N or P."""
+    last = "P" if v.name == "V" else "N"
+    return canonical(p.spec, {*p.y_axes, "T"} - {"P"} | ({last} & {*v.axes, "P" if v is p.v else last}))
+
+
+def _without_p(axes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(a for a in axes if a != "P")

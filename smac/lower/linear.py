@@ -1,0 +1,41 @@
+"""The linear order: Q·(L·(K ⊗ V)), as a recurrence over tokens or, for lag symbols, by FFT.
+
+A recurrence is the chunked order at chunk 1; targets with a kernel of its own for that say so by
+the schedule "tokens".
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smac.expr import At, Expr, Name, Num, S_POS, Size, T_POS, call
+from smac.ir import Gather, Walk
+from smac.lower.chunked import chunked
+from smac.lower.kernels import Order
+from smac.lower.values import Parts
+from smac.plan.types import Candidate
+
+
+def linear(p: Parts, chosen: Candidate) -> Order:
+    """By generators where the mask has them, else by its symbol."""
+    if p.lanes:
+        kind = "recurrent" if chosen.schedule == "tokens" else "chunked"
+        return chunked(p, chosen, kind)
+    return _convolution(p, chosen)
+
+
+def _convolution(p: Parts, chosen: Candidate) -> Order:
+    """L[t,s] = h[t − s + shift]: one entry node, whose gradient gathers by lag."""
+    known = p.mask.symbol()
+    assert known is not None and p.symbol is not None  # the planner asked for the law
+    lag: Expr = call("sub", T_POS, S_POS)
+    if known[1] == -1:
+        lag = call("add", lag, call("sub", Size("T"), Num(1)))
+    elif known[1]:
+        lag = call("add", lag, Num(known[1]))
+    entry, support = At(Name(p.symbol.name), (lag,)), p.mask.support()
+    gather = Gather(f"d.{p.symbol.name}", "lag", p.symbol.name, Num(1), (lag,))
+    return Order(
+        p, "fft", Walk(chosen.chunk, chosen.segment), (p.symbol,), stateful=False,
+        gathers=(gather,), finish=lambda k: replace(k, entry=entry, support=support),
+    )  # fmt: skip

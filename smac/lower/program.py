@@ -1,0 +1,85 @@
+"""Plan → Program: the pipeline, readable top to bottom, verified after each pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smac.ir import Buffer, Carry, Program, Scan, Step
+from smac.lower.adjoint import READ_Y, apart, output_stores, pointwise, raw_output, together
+from smac.lower.chunked import chunked
+from smac.lower.kernels import Order
+from smac.lower.linear import linear
+from smac.lower.quadratic import quadratic
+from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
+from smac.plan.types import Plan
+from smac.verify import verify
+
+ORDERS = {"quadratic": quadratic, "linear": linear, "chunked": chunked}
+
+
+def forward(plan: Plan) -> Program:
+    """Outputs (and the final state) from inputs (and the initial state)."""
+    p = parts(plan.request)
+    order = ORDERS[plan.order](p, plan.chosen)
+    buffers = (*input_buffers(p), *_states_in(p, "state.S0"), *_outputs(p), *_states_out(p, "state.ST"))
+    carry = Carry("KV", "K", "V", initial="state.S0" if p.state else None,
+                  final="state.ST" if p.state else None)  # fmt: skip
+    if p.reads_z and plan.request.target == "triton":
+        raw, scratch = raw_output(order)
+        steps: tuple[Step, ...] = (
+            replace(raw, carries=(carry,)),
+            pointwise("epilogue", output_stores(p)),
+        )
+        return _program("forward", p, (*buffers, *scratch), steps)
+    kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
+    return _program("forward", p, buffers, (replace(kernel, stores=output_stores(p)),))
+
+
+def backward(plan: Plan) -> Program:
+    """Gradients of the float inputs (and of the initial state) from those of the outputs."""
+    p = parts(plan.request)
+    order: Order = ORDERS[plan.order](p, plan.chosen)
+    made = (apart if plan.request.target == "triton" else together)(order)
+    cotangents = tuple(
+        Buffer(f"d.{n}", output_axes(p, e), "operand", "cotangent", n) for n, e in p.spec.output
+    )
+    gradients = tuple(
+        Buffer(f"grad.{b.name}", b.axes, "input", "gradient", b.name)
+        for b in input_buffers(p) if b.name not in p.integers
+    )  # fmt: skip
+    buffers = (
+        *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
+        *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
+    )  # fmt: skip
+    return _program("backward", p, buffers, made.steps)
+
+
+def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
+    last = "state.last" if p.state and p.scans else None
+    scans = tuple(replace(s, last=last) for s in p.scans)
+    made = tuple(Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans)
+    return verify(
+        Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups)
+    )
+
+
+def _scan_axes(p: Parts, s: Scan) -> tuple[str, ...]:
+    return next(b.axes for b in input_buffers(p) if b.name == s.source)
+
+
+def _outputs(p: Parts) -> tuple[Buffer, ...]:
+    return tuple(
+        Buffer(n, output_axes(p, e), "operand", "output", n) for n, e in p.spec.output
+    )
+
+
+def _states_in(p: Parts, *names: str) -> tuple[Buffer, ...]:
+    if not p.state:
+        return ()
+    return state_buffers(p, *names, *(("state.last",) if p.scans else ()))
+
+
+def _states_out(p: Parts, name: str) -> tuple[Buffer, ...]:
+    if not p.state:
+        return ()
+    return state_buffers(p, name, *(("state.last_out",) if p.scans else ()))

@@ -1,0 +1,20 @@
+"""The quadratic order: ((Q·Kᵀ) ∘ L)·V on tiles, for any mask with an entry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smac.ir import Walk
+from smac.lower.kernels import Order
+from smac.lower.values import Parts
+from smac.plan.types import Candidate
+
+
+def quadratic(p: Parts, chosen: Candidate) -> Order:
+    """Tiles of `chosen.chunk` rows; no state."""
+    walk = Walk(chosen.chunk, chosen.segment)
+    support = p.mask.support()
+    return Order(
+        p, "tiles", walk, p.bases, stateful=False, gathers=p.gathers,
+        finish=lambda k: replace(k, entry=p.entry, support=support),
+    )  # fmt: skip

@@ -23,6 +23,9 @@ from smac.spec import Input, MaskTerm, Spec
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
+#: Sets of inputs that a hint tries to exchange axes in.
+SWAPS = 256
+
 
 def id_inputs(term: MaskTerm) -> frozenset[str]:
     """Inputs that hold integer ids: what a mask takes by its bare name along T (`document`)."""
@@ -144,7 +147,8 @@ class Signature:
                 if a == "T" and b in heads:
                     swaps[name] = i
         wide = [n for n in swaps if len(axes[n]) > swaps[n] + 2]
-        for tried in (wide, list(swaps), *map(list, combinations(swaps, 1))):
+        some = [list(c) for k in range(1, len(swaps)) for c in combinations(swaps, k)]
+        for tried in (wide, list(swaps), *some[:SWAPS]):
             other = dict(shapes)
             for name in tried:
                 i, s = swaps[name], shapes[name]
@@ -154,7 +158,7 @@ class Signature:
                 due = axes[tried[0]]
                 got = (*due[:i], due[i + 1], due[i], *due[i + 2 :])
                 return (f"; it looks as if {', '.join(tried)} came as {shown(got)} where "
-                        f"{shown(due)} is due: pass x.transpose({i}, {i + 1})")  # fmt: skip
+                        f"{shown(due)} is due: pass {tried[0]}.transpose({i}, {i + 1})")  # fmt: skip
         return ""
 
 

@@ -122,7 +122,8 @@ class _Group:
         self.key = (target, order, dtype)
         self.device = device_of(target)
         self.slow = target == "triton" and interpreted()
-        self.op = compile(spec, target=target, order=order, chunk=CHUNK)
+        self.op = compile(spec, target=target, order=order,
+                          chunk=None if order == "linear" else CHUNK)  # fmt: skip
         self.ran = 0
         self.skips: Counter[str] = Counter()
         self.stateful = self._stateful()

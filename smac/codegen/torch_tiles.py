@@ -17,6 +17,8 @@ from smac.ir import Gather, Kernel, Program
 from smac.masks.base import Support
 
 POSITIONS = frozenset({"T", "S", "W"})
+#: The axis of heads within a group, on tiles of a kernel with a group.
+WITHIN = "H within"
 
 
 class TileScope(Scope):
@@ -74,10 +76,12 @@ class TilesContext(KernelContext):
         self.reads_y = any(r.out == "Y" for r in k.reads)
         self.scope.count(*(v.expr for v in k.values), *(s.expr for s in k.stores))
         self.values = self._operands()
-        self.tile = TileScope((*p.batch, "H", *p.groups, "N", "P", "T", "S"), self.scope.group)
+        self.tile = TileScope((*p.batch, *self._heads(("H",)), "N", "P", "T", "S"))
         self.values += self._bases()
         self.tile_axes = {v.name: self.tile.names[v.name].axes or () for v in self.bases}
-        lead_letters = [of(tuple(a for a in x if a not in POSITIONS)) for x in self.tile_axes.values()]
+        lead_letters = [
+            self._letters(tuple(a for a in x if a not in POSITIONS)) for x in self.tile_axes.values()
+        ]
         full = union(self.q, self.k, self.v, self.dy, *lead_letters, order=self.lead)
         self.mask = full + self.channel_letter + "ij"
         self.weights = full + "ij"
@@ -131,8 +135,13 @@ class TilesContext(KernelContext):
         return [*self.tile.take_lines(), f"{name} = {view(text, have, self.mask)}  # {self.mask}"]
 
     def _letters(self, axes: tuple[str, ...]) -> str:
-        lead = self.letters.of(tuple(a for a in axes if a not in POSITIONS))
-        return lead + "".join({"T": "i", "S": "j", "W": "w"}[a] for a in axes if a in POSITIONS)
+        special = {"T": "i", "S": "j", "W": "w", WITHIN: "r"}
+        return "".join(special.get(a) or self.letters.of((a,)) for a in axes)
+
+    def _heads(self, axes: tuple[str, ...]) -> tuple[str, ...]:
+        """`axes` with H as two: the group, and the head within it."""
+        two = (self.ir.group, WITHIN) if self.ir.group else ("H",)
+        return tuple(x for a in axes for x in (two if a == "H" else (a,)) if x is not None)
 
     def _operands(self) -> list[str]:
         lines: list[str] = []
@@ -155,7 +164,7 @@ class TilesContext(KernelContext):
             have = self.letters.of(v.axes, chunks=False)
             lead = tuple(a for a in v.axes if a not in POSITIONS)
             where = tuple(a for a in v.axes if a in POSITIONS)
-            order = [have.index(x) for x in self._letters((*lead, *where)).replace("jj", "j")]
+            order = [have.index(x) for x in self._letters((*self._heads(lead), *where))]
             if order != sorted(order):
                 lines.append(f"{v.name} = {v.name}.permute({', '.join(map(str, order))})")
             if any(n == v.name for b in between for n in names(b)):
@@ -163,8 +172,8 @@ class TilesContext(KernelContext):
                     lines.append(f"{v.name} = {v.name}.unsqueeze(-1).expand(*{v.name}.shape, n_T)")
                     where = ("T",)
                 lines.append(f"{v.name}_prefix = _prefix({v.name})")
-            heads = tuple(a for a in lead)
-            self.tile.names[v.name] = Code(v.name, (*heads, *where), integer=v.dtype == "int")
+            axes = (*self._heads(lead), *where)
+            self.tile.names[v.name] = Code(v.name, axes, integer=v.dtype == "int")
         return lines
 
     def _late(self) -> list[str]:

@@ -22,7 +22,8 @@ def _recipe(text: str) -> Any:
 
 
 def draw(spec: smac.Spec, *, seed: int = 0, dtype: torch.dtype = torch.float64,
-         absent: tuple[str, ...] = (), grad: bool = True, **sizes: int) -> dict[str, Tensor]:  # fmt: skip
+         absent: tuple[str, ...] = (), grad: bool = True,
+         **sizes: int) -> dict[str, Tensor]:  # fmt: skip
     """Inputs of `spec` by name, at SIZES unless told otherwise; floats are leaves of a graph."""
     lengths = SIZES | sizes
     lengths = {"S": lengths["T"], "W": lengths["T"]} | lengths

@@ -1,4 +1,4 @@
-"""An exported file runs alone (`python -I`: no smac, no user site, no environment) and tests itself."""
+"""An exported file runs alone (`python -I`: no smac, no environment) and tests itself."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SHORT = {"order": "chunked", "chunk": 16}
 
 def alone(path: Path) -> subprocess.CompletedProcess[str]:
     """The file, run where nothing of this checkout can be imported."""
-    return subprocess.run([sys.executable, "-I", str(path)], cwd=path.parent, text=True, timeout=300,
-                          capture_output=True, check=False)  # fmt: skip
+    return subprocess.run([sys.executable, "-I", str(path)], cwd=path.parent, text=True,
+                          timeout=300, capture_output=True, check=False)  # fmt: skip
 
 
 def imported(path: Path) -> ModuleType:

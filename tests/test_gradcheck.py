@@ -83,7 +83,7 @@ def test_gradcheck_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Launcher, "backward", wrong)
     op = compiled("ssd", "chunked")
     inputs = draw(op.spec, **TINY)
-    with pytest.raises(torch.autograd.gradcheck.GradcheckError):
+    with pytest.raises(RuntimeError, match="numerical"):
         torch.autograd.gradcheck(function(op, inputs), floats(inputs), fast_mode=True)
 
 

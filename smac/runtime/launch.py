@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smac.plan.types import Plan
 
 #: State buffers that a program reads; the others it makes.
-STATES_IN = ("S0", "last", "dST")
+STATES_IN = ("state.S0", "state.last", "state.dST")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _is_read(b: Buffer) -> bool:
 
 def _owner(b: Buffer) -> str:
     """The input or state whose gradient the buffer is; "" for other buffers."""
-    return b.of if b.role == "gradient" else "S0" if b.name == "dS0" else ""
+    return b.of if b.role == "gradient" else "state.S0" if b.name == "state.dS0" else ""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ class Launcher:
                             for y, b in zip(outputs, self._outputs, strict=True))  # fmt: skip
         if cell.layout is None:
             return outputs
-        return (*outputs, made[n], *self._last(tensors))
+        # The last ids are a view of the caller's, who may write there.
+        return (*outputs, made[n], *(x.clone() for x in made[n + 1 :]))
 
     def backward(self, tensors: Sequence[Tensor], cotangents: Sequence[Tensor],
                  needs: Sequence[bool]) -> tuple[Tensor | None, ...]:  # fmt: skip
@@ -196,13 +197,13 @@ class Launcher:
             step = cell.step and "T" in y.axes
             held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
         if cell.layout is not None:
-            held["dST"] = cotangents[n]
+            held["state.dST"] = cotangents[n]
         with self._quiet():
             made = runnable.call(*(held[name] for name in runnable.reads()))
         owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
         found = {n: self._views[n].back(g) if n in self._views else g
                  for n, g in zip(owners, made, strict=True)}  # fmt: skip
-        names = (*cell.declared, "S0", "last")[: len(tensors)]
+        names = (*cell.declared, "state.S0", "state.last")[: len(tensors)]
         return tuple(found.get(name) if need else None
                      for name, need in zip(names, needs, strict=True))  # fmt: skip
 
@@ -222,20 +223,8 @@ class Launcher:
         held = {name: view.to(x) for (name, view), x in zip(self._views.items(), tensors,
                                                              strict=False)}  # fmt: skip
         if self.cell.layout is not None:
-            held.update(zip(("S0", "last"), tensors[len(self._views) :], strict=False))
+            held.update(zip(("state.S0", "state.last"), tensors[len(self._views) :], strict=False))
         return held
-
-    def _last(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The id of the last token, as `State.last`."""
-        layout = self.cell.layout
-        if layout is None or layout.ids is None:
-            return ()
-        index = list(self._views).index(layout.ids)
-        ids, axes = tensors[index], self.cell.declared[layout.ids]
-        if not self.cell.step:
-            ids = ids.select(axes.index("T"), -1)
-        axes = tuple(a for a in axes if a != "T")
-        return (ids.permute([axes.index(a) for a in layout.last_axes]).clone(),)
 
     def _nothing(self, b: Buffer) -> Tensor:
         shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]

@@ -112,11 +112,8 @@ class Layout:
             S = torch.cat([S, z.unsqueeze(-1)], -1)
         if self.ids is None:
             return (S,)
-        last = state.last
-        assert last is not None
-        for dim, axis in enumerate(self.axes[: self.axes.index("H")]):
-            last = last if axis in self.last_axes else last.unsqueeze(dim)
-        return (S, last)
+        assert state.last is not None
+        return (S, state.last)
 
     def split(self, buffers: tuple[Tensor, ...], pos: int) -> State:
         """The state in the buffers (ST, last) after `pos` tokens."""

@@ -158,7 +158,8 @@ class Signature:
                 due = axes[tried[0]]
                 got = (*due[:i], due[i + 1], due[i], *due[i + 2 :])
                 return (f"; it looks as if {', '.join(tried)} came as {shown(got)} where "
-                        f"{shown(due)} is due: pass {tried[0]}.transpose({i}, {i + 1})")  # fmt: skip
+                        f"{shown(due)} is due: "
+                        f"pass {tried[0]}.transpose({i}, {i + 1})")  # fmt: skip
         return ""
 
 

@@ -20,10 +20,8 @@ from smac.signatures import Param
 @register("ripple", (Param("gamma", allows=()), Param("omega", allows=())))
 @dataclass(frozen=True)
 class Ripple(Mask):
-    """gamma > 0 and omega (radians a token), both without a T axis."""
-
-    gamma: Expr
-    omega: Expr
+    gamma: Expr  # > 0
+    omega: Expr  # radians a token
 
     def entry(self) -> Expr:
         lag = call("sub", T_POS, S_POS)
@@ -41,9 +39,9 @@ SPEC = """
 smac = 1
 name = "ripple_attention"
 [inputs]
-q     = "B T H N"
-k     = "B T H N"
-v     = "B T H P"
+q = "B T H N"
+k = "B T H N"
+v = "B T H P"
 gamma = "H"
 omega = "H"
 [contraction]
@@ -57,10 +55,9 @@ y = "Y"
 """
 
 
-def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gamma: torch.Tensor,
-          omega: torch.Tensor) -> torch.Tensor:  # fmt: skip
+def exact(*inputs: torch.Tensor) -> torch.Tensor:
     """The same in float64 with the whole of L, written by hand: SMAC's oracle knows no ripple."""
-    q, k, v, gamma, omega = (x.detach().double() for x in (q, k, v, gamma, omega))
+    q, k, v, gamma, omega = (x.double() for x in inputs)
     lag = torch.arange(q.shape[1])[:, None] - torch.arange(q.shape[1])
     wave = torch.cos(omega[:, None, None] * lag)
     mask = torch.where(lag >= 0, gamma[:, None, None] ** lag * wave, 0)

@@ -37,8 +37,9 @@ def called(node: ast.Call) -> tuple[str, str]:
 def forbidden(source: str) -> list[str]:
     """Forbidden calls in `source` as "name:line"; a bare name, or a module's attribute of it."""
     tree, found = ast.parse(source), []
-    ours = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-            and (node.module or "").split(".")[0] == "smac" for alias in node.names}  # fmt: skip
+    ours = {alias.asname or alias.name for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("smac")
+            for alias in node.names}  # fmt: skip
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             base, name = called(node)

@@ -1,0 +1,68 @@
+"""Functions of torch that wrappers call (prefix sums, folds of partial results), as printed.
+
+Non-goals: nothing that runs on a tile.
+"""
+
+from __future__ import annotations
+
+#: By name, in the order that they are printed.
+HOST_HELPERS = {
+    "prefix_sums": '''def prefix_sums(log_decay, dim):
+    """Sums of log decays over k < i in float64, and counts of resets (≤ -256), for i = 0 … T."""
+    reset = log_decay <= -256.0
+    shape = list(log_decay.shape)
+    shape[dim] = 1
+    finite = torch.where(reset, 0.0, log_decay.double())
+    zero = finite.new_zeros(shape)
+    sums = torch.cat([zero, finite.cumsum(dim)], dim)
+    counts = torch.cat([zero.int(), reset.cumsum(dim, dtype=torch.int32)], dim)
+    return sums, counts''',
+    "scan_ids": '''def scan_ids(ids, dim, last, runs):
+    """1 where ids differ from the ones before (`last` before the first), or their running count."""
+    before = ids.narrow(dim, 0, 1) - 1 if last is None else last.unsqueeze(dim)
+    if last is not None:
+        before = before.expand(ids.narrow(dim, 0, min(1, ids.shape[dim])).shape)
+    shifted = torch.cat([before.to(ids.dtype), ids.narrow(dim, 0, max(ids.shape[dim] - 1, 0))], dim)
+    starts = (ids != shifted.narrow(dim, 0, ids.shape[dim])).to(torch.int32)
+    return starts.cumsum(dim, dtype=torch.int32) if runs else starts''',
+    "fold_lags": '''def fold_lags(tiles, first, out, sign, shift):
+    """Tiles [D, …, C, C] of W, one to a diagonal of tiles from `first`, summed into lags [W, …].
+
+    The lag of row r and column c of diagonal d is (first + d)·C + r - c; it goes to index
+    sign·lag + shift of `out`, in one order of additions."""
+    n, c = tiles.shape[0], tiles.shape[-1]
+    if n == 0:
+        return
+    rows = torch.nn.functional.pad(tiles.flip(-1), (0, c)).flatten(-2)
+    sums = rows[..., : c * (2 * c - 1)].unflatten(-1, (c, 2 * c - 1)).sum(-2)
+    sums = torch.nn.functional.pad(sums, (0, 1)).movedim(-1, 1)
+    total = sums.new_zeros((n + 1, c, *sums.shape[2:]))
+    total[:n] += sums[:, :c]
+    total[1:] += sums[:, c:]
+    total = total.flatten(0, 1)
+    start = first * c - (c - 1)
+    if sign < 0:
+        total, start = total.flip(0), -(start + total.shape[0] - 1)
+    start = start + shift
+    low, high = max(start, 0), min(start + total.shape[0], out.shape[0])
+    if low < high:
+        out[low:high] = total[low - start : high - start]''',
+    "cut_sums": '''def cut_sums(high, low, high_shift, low_shift):
+    """Σ W over high ≥ k > low for each k, from sums of W at high and at low, [T, …] in float64."""
+    total = _shifted(high, high_shift) - _shifted(low, low_shift)
+    return total.flip(0).cumsum(0).flip(0)
+
+
+def _shifted(x, by):
+    """x at positions moved by `by`; what goes beyond the last one stays there."""
+    n = x.shape[0]
+    if by == 0 or n == 0:
+        return x
+    out = torch.zeros_like(x)
+    if by < 0:
+        out[: max(n + by, 0)] = x[-by:]
+        return out
+    out[by:] = x[: max(n - by, 0)]
+    out[n - 1] += x[max(n - by, 0) :].sum(0)
+    return out''',
+}

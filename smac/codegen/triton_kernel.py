@@ -1,0 +1,233 @@
+"""What every Triton kernel's context shares: values as tiles, stores, states, the rendered text.
+
+A `Draft` collects one kernel while its expressions are printed; `finish` renders its template and
+answers the text and how it is launched.
+
+Non-goals: no kernel in particular (triton_sweeps.py, triton_masks.py, triton_pointwise.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from smac.codegen.env import render
+from smac.codegen.print_triton import HELPERS, Text, real
+from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
+from smac.errors import CodegenError
+from smac.expr import Expr, substitute
+from smac.ir import Kernel, Value
+
+#: Axes that a program of a kernel does not own one position of.
+WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C"})
+#: Tokens in a segment of a recurrent kernel: its saved states and its scratch stay small.
+SEGMENT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Axes of a module: `batch` in order, `groups` of H, `sized` axes that some input has."""
+
+    batch: tuple[str, ...]
+    groups: tuple[str, ...]
+    sized: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreText:
+    """`tl.store(pointer, value, mask)`."""
+
+    pointer: str
+    value: str
+    mask: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A rendered kernel and how the wrapper calls it; texts are Python over the wrapper's names."""
+
+    name: str
+    text: str
+    tensors: tuple[str, ...]
+    sizes: tuple[str, ...]
+    scalars: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, str], ...]
+    grid: tuple[str, ...]
+    helpers: frozenset[str]
+    warps: int = 4
+
+
+@dataclass(slots=True)
+class Draft:
+    """A kernel being written. `grid` lists (index, count in the kernel, count in the wrapper)."""
+
+    name: str
+    about: str
+    scope: Scope
+    values: Mapping[str, Value]
+    grid: list[tuple[str, str, str]]
+    constants: dict[str, str]
+    scalars: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Text] = field(default_factory=dict)
+
+    def show(self, e: Expr, frame: Frame, rank: int) -> Text:
+        """`e` over tiles of `frame`: what is in registers first, then tensors, then values."""
+        hidden = {n: v.expr for n, v in self.values.items()
+                  if n not in self.extra and n not in self.scope.known}  # fmt: skip
+        return self.scope.text(substitute(e, hidden), frame, rank, self.extra)
+
+    def value(self, name: str, frame: Frame, rank: int) -> Text:
+        """The value called `name`; its expression reads tensors alone."""
+        return self.scope.text(self.values[name].expr, frame, rank, {})
+
+    def number(self, value: str, frame: Frame, rank: int) -> str:
+        """The value called `value` as a tile of type ACC."""
+        return real(self.value(value, frame, rank))
+
+    def integer(self, value: str | None, frame: Frame, rank: int) -> str:
+        """An integer value (a reset), or 0 where there is none."""
+        return "0" if value is None else self.value(value, frame, rank).text
+
+    def operand(self, value: str, frame: Frame, rank: int = 2, cast: bool = True) -> str:
+        """An operand of a product: its tile, 0 beyond its axes; `tail` is column n_P."""
+        v = self.values[value]
+        text = self.number(value, frame, rank)
+        ixs = [ix for a, ix in frame.items() if a not in self.scope.fixed and ix.mask]
+        masks = dict.fromkeys(spread(ix.mask, ix.dim, rank) for ix in ixs if ix.mask)
+        text = f"tl.where({' & '.join(masks)}, {text}, 0.0)" if masks else text
+        if v.tail is not None and "P" in frame and frame["P"].dim is not None:
+            p = frame["P"]
+            others = [spread(ix.mask, ix.dim, rank) for ix in ixs if ix.mask and ix is not p]
+            at = " & ".join([f"({spread(p.var, p.dim, rank)} == n_P)", *others])
+            beside = {a: x for a, x in frame.items() if a != "P"}
+            tail = real(self.scope.text(v.tail, beside, rank, {}))
+            text = f"tl.where({at}, {tail}, {text})"
+            self.scope.sizes.add("P")
+        return f"({text}).to(OP)" if cast else text
+
+    def store(self, tensor: str, e: Expr, frame: Frame, rank: int,
+              also: str | None = None) -> StoreText:  # fmt: skip
+        """`e` stored where `frame` says; `also` is one more condition."""
+        value = real(self.show(e, frame, rank))
+        pointer, mask = self.scope.address(tensor, frame, rank)
+        masks = [x for x in (mask, also) if x]
+        return StoreText(pointer, value, " & ".join(masks) or None)
+
+    def finish(self, template: str, warps: int = 4, **x: object) -> Launch:
+        """Render the template and say how to launch it."""
+        scope = self.scope
+        counts = " ".join(c for _, c, _ in self.grid)
+        groups = [g for g in scope.groups if g in scope.fixed
+                  and scope.fixed[g].var == f"at_{g}" and self._owns(g) is False
+                  and any(g in t.axes for t in scope.tensors.values())]  # fmt: skip
+        context = {
+            "name": self.name, "about": self.about, "tensors": list(scope.tensors.values()),
+            "sizes": [], "scalars": list(self.scalars), "constants": list(self.constants),
+            "grid": [(i, c) for i, c, _ in self.grid], "groups": groups, "bases": scope.bases(),
+            "before": scope.sections[0], "loop": scope.sections[1], "inner": scope.sections[2],
+        }  # fmt: skip
+        body = render(f"triton/{template}.py.jinja", k=context, x=x)
+        found = set(re.findall(r"\bn_([A-Za-z]\w*)", body + counts)) - {"cuts"}
+        sizes = tuple(sorted(found))
+        text = render(f"triton/{template}.py.jinja", k={**context, "sizes": sizes}, x=x)
+        helpers = frozenset(h for h in (*HELPERS, "chunk_decays") if f"{h}(" in text)
+        return Launch(
+            self.name, wrap(text.strip() + "\n"), tuple(scope.tensors), sizes,
+            tuple(self.scalars.items()), tuple(self.constants.items()),
+            tuple(w for _, _, w in self.grid), helpers, warps,
+        )  # fmt: skip
+
+    def _owns(self, axis: str) -> bool:
+        return any(i == f"at_{axis}" for i, _, _ in self.grid)
+
+
+def heads_and_batch(layout: Layout, axes: set[str]) -> list[str]:
+    """The axes that programs own one position of, H first; a group stands for its heads."""
+    heads = ["H"] if axes & {"H", *layout.groups} else []
+    return [*heads, *(a for a in reversed(layout.batch) if a in axes)]
+
+
+def owned_grid(owned: list[str]) -> list[tuple[str, str, str]]:
+    """Grid entries of axes that a program owns one position of."""
+    return [(f"at_{a}", f"n_{a}", f"n_{a}") for a in owned]
+
+
+def fixed_frame(layout: Layout, owned: list[str]) -> dict[str, Ix]:
+    """How owned axes are indexed; groups follow from the head."""
+    groups = layout.groups if "H" in owned else ()
+    return {a: Ix(f"at_{a}", fixed=True) for a in (*owned, *groups)}
+
+
+def carried_axes(k: Kernel) -> set[str]:
+    """Axes of a kernel's values."""
+    return {a for v in k.values for a in v.axes}
+
+
+def value(k: Kernel, name: str) -> Value:
+    """The value called `name`; CodegenError where the kernel has none."""
+    for v in k.values:
+        if v.name == name:
+            return v
+    raise CodegenError(f"triton: kernel '{k.name}' has no value '{name}'")
+
+
+def identifier(name: str) -> str:
+    """A name of lowering's ("d.Q") as part of an identifier."""
+    return name.replace(".", "_")
+
+
+def wrap(text: str, limit: int = 98) -> str:
+    """Lines longer than `limit` broken at blanks inside brackets; code is not changed by it."""
+    out: list[str] = []
+    depth, quoted = 0, False
+    for line in text.split("\n"):
+        line = line.rstrip()
+        opens = line.count('"""') % 2 == 1
+        if quoted or opens:
+            out.append(line)
+            quoted ^= opens
+            continue
+        breaks, after = _breaks(line, depth)
+        out += [line] if len(line) <= limit else _broken(line, breaks, limit)
+        depth = after
+    return "\n".join(out)
+
+
+def _breaks(line: str, depth: int) -> tuple[list[int], int]:
+    """Where `line` may be broken when it starts `depth` brackets deep, and how deep it ends."""
+    breaks: list[int] = []
+    quote = ""
+    if line.lstrip().startswith(('"""', "#")):
+        return breaks, depth
+    for i, c in enumerate(line):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        elif c == "#":
+            break
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == " " and depth > 0 and line[:i].strip():
+            breaks.append(i)
+    return breaks, depth
+
+
+def _broken(line: str, breaks: list[int], limit: int) -> list[str]:
+    """`line` in pieces at some of `breaks`; a comment at its end goes above it."""
+    body, _, comment = line.partition("  # ")
+    indent = len(body) - len(body.lstrip())
+    out = [" " * indent + f"# {comment}"] if comment else []
+    start, pad = 0, ""
+    while len(pad) + len(body) - start > limit:
+        fit = [b for b in breaks if start < b <= start + limit - len(pad) and b < len(body)]
+        if not fit:
+            break
+        commas = [b for b in fit if body[b - 1] == "," and b > start + limit // 3]
+        at = (commas or fit)[-1]
+        out.append(pad + body[start:at].rstrip())
+        start, pad = at + 1, " " * (indent + 8)
+    return [*out, pad + body[start:]]

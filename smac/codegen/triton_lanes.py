@@ -1,0 +1,109 @@
+"""Contexts of a lane's gradients: of its log decay, its read and its write factor.
+
+The kernel holds both carries: KV (left K, right V) whose saved states enter each piece of the walk,
+and QG in reverse (left Q, right dY) whose saved adjoints leave it.
+
+Non-goals: no chain to inputs, no sums over batch or tokens (the wrapper's).
+"""
+
+from __future__ import annotations
+
+from smac.codegen.print_triton import Text
+from smac.codegen.triton_kernel import SEGMENT, Draft, Launch, Layout, identifier, value
+from smac.codegen.triton_sweeps import DOT, draft_of, lane_of, lane_texts, length
+from smac.codegen.triton_tiles import Frame, Ix, Tensor
+from smac.errors import CodegenError
+from smac.expr import Name
+from smac.ir import Carry, Kernel, LaneGrad
+
+
+def both_carries(k: Kernel) -> tuple[Carry, Carry]:
+    """KV and QG; CodegenError where the kernel lacks one."""
+    forward = [c for c in k.carries if not c.reverse]
+    reverse = [c for c in k.carries if c.reverse]
+    if len(forward) != 1 or len(reverse) != 1:
+        raise CodegenError(f"triton: kernel '{k.name}' takes gradients of its mask; expected one "
+                           "carry forward (K ⊗ V) and one in reverse (Q ⊗ dY)")  # fmt: skip
+    return forward[0], reverse[0]
+
+
+def gradient_of(k: Kernel) -> LaneGrad:
+    """The one lane's gradients."""
+    if len(k.lane_grads) != 1:
+        raise CodegenError(f"triton: kernel '{k.name}' has {len(k.lane_grads)} lane gradients; "
+                           "expected 1")  # fmt: skip
+    return k.lane_grads[0]
+
+
+def _state(d: Draft, carry: Carry, name: str, frame: Frame) -> str:
+    if carry.restores is None:
+        raise CodegenError(f"triton: carry '{carry.name}' restores no states; expected those that "
+                           f"the kernel of its read saved, for '{name}'")  # fmt: skip
+    return d.scope.address(carry.restores, frame, 2)[0]
+
+
+def lane_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
+              outs: dict[str, str]) -> Launch:  # fmt: skip
+    """All chunks in parallel; `outs` names the tensor (batch…, T, H) that each gradient goes to."""
+    kv, qg = both_carries(k)
+    lane, grad = lane_of(k), gradient_of(k)
+    n_p = length("P", value(k, kv.right).tail is not None)
+    chunk = f"rows({k.walk.chunk}, op)"
+    d = draft_of(k, name, layout, known,
+                 [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")])  # fmt: skip
+    d.about = "Gradients of the lane's log decay and factors, chunks in parallel."
+    d.constants = {"C": chunk, "BN": "columns(n_N, op)", "BP": f"columns({n_p}, op)",
+                   "EXACT": "op.itemsize >= 4", **DOT}  # fmt: skip
+    t = Ix("o_t", 0, "m_t", 0, "C")
+    n: Frame = {"T": t, "N": Ix("o_n", 1, "m_n", 1, "BN")}
+    p: Frame = {"T": t, "P": Ix("o_p", 1, "m_p", 2, "BP")}
+    state: Frame = {"N": Ix("o_n", 0, None, 1), "P": Ix("o_p", 1, None, 2), "C": Ix("i_chunk")}
+    row: Frame = {"T": t}
+    x = lane_texts(d, lane, row, 1, False)
+    ones = "tl.full([C], 1.0, ACC)"
+    x |= {
+        "read": x["row_factor"] or ones, "write": x["col_factor"] or ones, "n_p": n_p,
+        "q": d.operand(qg.left, n), "k": d.operand(kv.left, n),
+        "v": d.operand(kv.right, p), "dy": d.operand(qg.right, p),
+        "states": _state(d, kv, name, state), "adjoints": _state(d, qg, name, state),
+        "decays": [identifier(o) for o in (grad.decay,) if o], "reads": [identifier(o) for o in (grad.read,) if o],
+        "writes": [identifier(o) for o in (grad.write,) if o],
+    }  # fmt: skip
+    d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
+    x["stores"] = [d.store(tensor, Name(o), row, 1) for o, tensor in outs.items()]
+    return d.finish("lane_grad", **x)
+
+
+def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
+                   outs: dict[str, str], scratch: str) -> Launch:  # fmt: skip
+    """Token by token; each program has its part of the sum over P (axis "_k" of the outs)."""
+    kv, qg = both_carries(k)
+    lane, grad = lane_of(k), gradient_of(k)
+    n_p = length("P", value(k, kv.right).tail is not None)
+    d = draft_of(k, name, layout, known,
+                 [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, 16)")])  # fmt: skip
+    d.about = "Gradients of the lane's log decay and factors, token by token."
+    d.constants = {"DC": "pad(n_N)", "BK": "16", "SEGMENT": str(SEGMENT), "ACC": "TYPES[acc]"}
+    d.scope.fixed["_k"] = Ix("i_k", fixed=True)
+    t = Ix("i_t", None, None, 1)
+    late = Ix("i_t", None, None, 2)
+    n, p = Ix("o_c", 0, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
+    state: Frame = {"N": Ix("o_c", 0), "P": Ix("o_k", 1), "C": Ix("i_chunk", section=1)}
+    x = lane_texts(d, lane, {"T": t, "N": n, "P": p}, 2, False)
+    x |= {
+        "n_p": n_p, "k": d.operand(kv.left, {"T": t, "N": n}, cast=False),
+        "v": d.operand(kv.right, {"T": t, "P": p}, cast=False),
+        "q": d.operand(qg.left, {"T": late, "N": n}, cast=False),
+        "dy": d.operand(qg.right, {"T": late, "P": p}, cast=False),
+        "states": _state(d, kv, name, state), "adjoints": _state(d, qg, name, state),
+    }  # fmt: skip
+    d.scope.use(scratch)
+    write = f" * {x['col_factor']}" if x["col_factor"] else ""
+    tiles = {grad.decay: "b_past * b_R", grad.read: f"(b_past + b_k * b_v{write}) * b_read_by",
+             grad.write: "b_k * b_v * b_R"}  # fmt: skip
+    sums = {None: "tl.sum(tl.sum({}, 1), 0)", "N": "tl.sum({}, 1)", "P": "tl.sum({}, 0)"}
+    x["outs"] = [(identifier(o), sums[k.channel].format(tile)) for o, tile in tiles.items() if o in outs]
+    d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
+    out: Frame = {"T": t, "N": Ix("o_c", 0, "m_c"), "P": Ix("o_k", 0, "m_k")}
+    x["stores"] = [d.store(tensor, Name(o), out, 1) for o, tensor in outs.items()]
+    return d.finish("recurrent_grad", **x)

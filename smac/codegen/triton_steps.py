@@ -1,0 +1,293 @@
+"""Steps of a program as launches: which store a kernel does itself, what goes through partial sums.
+
+Non-goals: no kernel text, no sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
+from smac.codegen.triton_lanes import gradient_of, lane_grad, recurrent_grad
+from smac.codegen.triton_masks import gather, tiles
+from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
+from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
+from smac.codegen.triton_wrapper import Host
+from smac.errors import CodegenError
+from smac.expr import Between, Expr, Name, call, names, substitute, walk
+from smac.ir import Gather, Kernel, Scan, Step, Store, Value
+from smac.masks.band import Form, form
+
+READERS = {"chunked": sweep, "recurrent": recurrent, "tiles": tiles}
+
+
+def add_step(host: Host, step: Step) -> None:
+    """One step of the program, appended to `host`."""
+    if isinstance(step, Scan):
+        _scan(host, step)
+        return
+    name = f"{host.program.name}_{step.name if step.name != host.program.name else 'kernel'}"
+    if step.kind == "pointwise":
+        put_stores(host, name, {v.name: v for v in step.values}, step.stores)
+        return
+    if step.kind not in READERS:
+        raise CodegenError(f"triton: kernel '{step.name}' is of kind '{step.kind}'; "
+                           f"expected pointwise, {', '.join(READERS)}")  # fmt: skip
+    _note_states(host, step)
+    _note_sums(host, name, step)
+    stores = step.stores
+    if step.reads:
+        stores = _read(host, name, step)
+    if step.lane_grads:
+        stores = _lanes(host, name, step, stores)
+    if step.gathers:
+        stores = _gathers(host, name, step, stores)
+    put_stores(host, f"{name}_stores", {v.name: v for v in step.values}, stores)
+
+
+def _scan(host: Host, s: Scan) -> None:
+    host.helpers.add("scan_ids")
+    dim = host.known[s.source].axes.index("T")
+    last = "None" if s.last is None else host.variables[s.last]
+    source, out = host.variables[s.source], host.variables[s.out]
+    host.lines.append(f"{out} = scan_ids({source}, {dim}, {last}, {s.fn == 'runs'})")
+    host.made.add(s.out)
+
+
+def _note_states(host: Host, k: Kernel) -> None:
+    """Allocate the states that a kernel fills; remember which have a column more."""
+    rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
+    host.chunk = f"triton.cdiv(n_T, {rows})"
+    for c in k.carries:
+        tail = value(k, c.right).tail is not None
+        for name in (c.initial, c.final, c.saves, c.restores):
+            if name is not None and tail:
+                host.extra_columns[name] = 1
+        for name in (c.final, c.saves):
+            if name is not None and k.reads:
+                host.ensure(name)
+
+
+def _note_sums(host: Host, name: str, k: Kernel) -> None:
+    """Prefix sums in float64 of every log decay that the entry or a weight sums over a range."""
+    exprs = [e for e in (k.entry, *(g.weight for g in k.gathers)) if e is not None]
+    for e in (n for x in exprs for n in walk(x) if isinstance(n, Between)):
+        assert isinstance(e.base, Name)
+        log = f"log_{e.base.id}"
+        if log in host.made:
+            continue
+        v = value(k, e.base.id)
+        axes = host.canonical({*v.axes, "T"})
+        host.variables[log] = log
+        host.known[log] = _tensor(log, axes)
+        host.allocate(log, "acc")
+        values = {v.name: v for v in k.values}
+        host.launch(pointwise(f"{name}_{log}", host.layout, host.known, values, axes,
+                              [PointStore(log, v.expr)]))  # fmt: skip
+        sums, counts = f"prefix_{v.name}", f"resets_{v.name}"
+        for made in (sums, counts):
+            host.known[made] = _tensor(made, axes, True)
+            host.variables[made] = made
+        host.helpers.add("prefix_sums")
+        host.lines.append(f"{sums}, {counts} = prefix_sums({log}, {axes.index('T')})")
+
+
+def _tensor(name: str, axes: tuple[str, ...], as_is: bool = False):  # type: ignore[no-untyped-def]
+    from smac.codegen.triton_tiles import Tensor
+
+    return Tensor(name, axes, as_is)
+
+
+def _read(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
+    """Launch the read with the stores that it can do; answer the stores that are left."""
+    read, _ = read_of(k)
+    kept = "P" if read.over == "N" else "N"
+    owned = heads_and_batch(host.layout, carried_axes(k))
+    natural = host.canonical({*owned, "T", kept})
+    without = tuple(a for a in natural if a != kept)
+    own = {read.out: natural, "Z": without}
+    values = {v.name: v for v in k.values}
+    targets: list[Target] = []
+    later: list[Store] = []
+    partials: list[tuple[str, str]] = []
+    for s in k.stores:
+        found = names(s.expr)
+        axes = set(_axes(host, s, values, own))
+        column = axes == set(without) and kept not in host.layout.sized
+        whole = axes == set(natural) and "Z" not in found
+        if not (s.expr == Name("Z") or whole or column):
+            later.append(s)
+            continue
+        buffer = host.program.buffer(s.buffer)
+        alone = sum(o.buffer == s.buffer for o in k.stores) == 1 and s.buffer not in host.made
+        goal = without if s.expr == Name("Z") else natural
+        if alone and set(goal) - (set() if kept in buffer.axes else {kept}) == set(buffer.axes):
+            host.ensure(s.buffer)
+            targets.append((s.buffer, s.expr))
+        else:
+            part = host.fresh("partial", goal)
+            host.allocate(part, "acc")
+            targets.append((part, s.expr))
+            partials.append((s.buffer, part))
+    raw: dict[str, Expr] = {}
+    for out in sorted({n for s in later for n in names(s.expr)} & own.keys()):
+        made = host.fresh("raw", own[out])
+        host.allocate(made, "acc")
+        targets.append((made, Name(out)))
+        raw[out] = Name(made)
+    host.launch(READERS[k.kind](k, name, host.layout, host.known, targets))
+    for target, part in partials:
+        host.put(target, [host.summed(part, host.program.buffer(target).axes)])
+    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in later)
+
+
+def _lanes(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tuple[Store, ...]:
+    """Launch the lane's gradients; answer the stores over what they were put in."""
+    grad = gradient_of(k)
+    channel = {k.channel} if k.channel and k.kind == "recurrent" else set()
+    owned = heads_and_batch(host.layout, carried_axes(k))
+    axes = host.canonical({*owned, "T", *channel})
+    parts = k.kind == "recurrent" and k.channel != "P"
+    outs: dict[str, str] = {}
+    for out in (grad.decay, grad.read, grad.write):
+        if out is not None:
+            made = host.fresh("raw", ("_k", *axes) if parts else axes)
+            tail = value(k, k.carries[0].right).tail is not None
+            blocks = [f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)"] if parts else []
+            host.allocate(made, "acc", [*blocks, *(host.size(a) for a in axes)])
+            outs[out] = made
+    if k.kind == "recurrent":
+        tail = value(k, k.carries[0].right).tail is not None
+        scratch = host.fresh("scratch", ())
+        programs = " * ".join([f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)",
+                               *(f"n_{a}" for a in owned)])  # fmt: skip
+        host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
+        launch = recurrent_grad(k, f"{name}_lane", host.layout, host.known, outs, scratch)
+    else:
+        launch = lane_grad(k, f"{name}_lane", host.layout, host.known, outs)
+    host.launch(launch)
+    raw: dict[str, Expr] = {out: Name(made) for out, made in outs.items()}
+    for out, made in outs.items() if parts else ():
+        whole = host.fresh("raw", axes)
+        host.lines.append(f"{whole} = {made}.sum(0)")
+        raw[out] = Name(whole)
+    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in stores)
+
+
+def _gathers(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tuple[Store, ...]:
+    """Launch a kernel a gather; answer the stores over what they were put in."""
+    raw: dict[str, Expr] = {}
+    for i, g in enumerate(k.gathers):
+        raw[g.out] = Name(_gather(host, f"{name}_{g.pattern}_{i}", k, g))
+    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in stores)
+
+
+def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
+    """One gather, over all of batch, heads and channel; the tensor that holds it."""
+    owned = {*heads_and_batch(host.layout, carried_axes(k))} | ({k.channel} if k.channel else set())
+    base = value(k, g.base)
+    along = "W" if g.pattern == "lag" and "W" in base.axes else "T"
+    axes = host.canonical({*owned, along, *("S" if g.pattern == "entry" else "")})
+    out = host.fresh("raw", axes)
+    if g.pattern == "cut":
+        return _cut(host, name, k, g, out, axes)
+    covers = g.pattern in ("all", "col", "row") and not (g.index and _form(g.index[0]).const)
+    host.allocate(out, "acc", fill="empty" if covers else "zeros")
+    if g.pattern != "lag":
+        host.launch(gather(k, g, name, host.layout, host.known, out, None))
+        return out
+    rows = f"rows({k.walk.chunk}, op)"
+    rest = tuple(a for a in axes if a != along)
+    parts = host.fresh("tiles", ("_d", *rest, "_r", "_c"))
+    support = k.support
+    last = f"triton.cdiv(n_T, {rows}) - 1"
+    low, high = f"-({last})", last
+    if support is not None and support.lo is not None:
+        low = f"max({low}, -(-({support.lo} - {rows} + 1) // {rows}))"
+    if support is not None and support.hi is not None:
+        high = f"min({high}, ({support.hi} + {rows} - 1) // {rows})"
+    host.lines.append(f"first = {low}")
+    host.lines.append(f"n_diagonals = max({high} - first + 1, 0)")
+    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), rows, rows])
+    host.launch(gather(k, g, name, host.layout, host.known, parts, None))
+    f = _form(g.index[0])
+    shift = " + ".join([str(f.const), *(f"{c} * {host.size(a)}" for a, c in f.sizes)])
+    host.helpers.add("fold_lags")
+    host.lines.append(f"fold_lags({parts}, first, {out}.movedim({axes.index(along)}, 0), "
+                      f"{f.t}, {shift})")  # fmt: skip
+    return out
+
+
+def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str, ...]) -> str:
+    """Sums of W at rows and at columns, in float64, and from them the sum over high ≥ k > low."""
+    rows = f"triton.cdiv(n_T, rows({k.walk.chunk}, op))"
+    by_row = host.fresh("cut", axes)
+    host.allocate(by_row, "torch.float64")
+    parts = host.fresh("cut", ("_r", *axes))
+    host.allocate(parts, "torch.float64", [rows, *(host.size(a) for a in axes)], fill="zeros")
+    host.launch(gather(k, g, name, host.layout, host.known, by_row, parts))
+    low, high = (_form(e) for e in g.index)
+    at = axes.index("T")
+    row, col = f"{by_row}.movedim({at}, 0)", f"{parts}.sum(0).movedim({at}, 0)"
+    top, bottom = (row, col) if high.t else (col, row)
+    host.helpers.add("cut_sums")
+    host.lines.append(f"{out} = cut_sums({top}, {bottom}, {high.const}, {low.const})")
+    log = f"log_{g.base}"
+    have = host.known[log].axes if log in host.known else ()
+    if have:
+        index = ", ".join(":" if a in have else "None" for a in axes)
+        host.lines.append(f"{out} = {out}.movedim(0, {at})")
+        host.lines.append(f"{out} = torch.where({log}[{index}] <= -256.0, 0.0, {out}).to(acc)")
+    return out
+
+
+def _form(e: Expr) -> Form:
+    f = form(e)
+    assert f is not None  # the adjoint law asked
+    return f
+
+
+def _axes(host: Host, s: Store, values: Mapping[str, Value],
+          own: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:  # fmt: skip
+    """Axes of a store's expression: its own, and those of all that it reads."""
+    found = set(s.axes)
+    for n in names(s.expr):
+        if n in own:
+            found |= set(own[n])
+        elif n in values and n not in host.known:
+            found |= set(values[n].axes)
+        else:
+            found |= set(host.known[n].axes)
+    return host.canonical(found)
+
+
+def put_stores(host: Host, name: str, values: Mapping[str, Value],
+               stores: tuple[Store, ...]) -> None:  # fmt: skip
+    """Stores over tensors: by pointwise kernels, one for each set of axes, or by torch alone."""
+    todo: dict[tuple[str, ...], dict[str, Expr]] = {}
+    terms: dict[str, list[str]] = {}
+    for s in stores:
+        if isinstance(s.expr, Name) and s.expr.id in host.known:
+            target = host.program.buffer(s.buffer).axes
+            terms.setdefault(s.buffer, []).append(host.summed(s.expr.id, target))
+            continue
+        group = todo.setdefault(_axes(host, s, values, {}), {})
+        group[s.buffer] = call("add", group[s.buffer], s.expr) if s.buffer in group else s.expr
+    for i, (axes, group) in enumerate(todo.items()):
+        _, col = row_and_column(axes)
+        points: list[PointStore] = []
+        for b, e in group.items():
+            buffer = host.program.buffer(b)
+            alone = sum(b in g for g in todo.values()) == 1 and b not in terms
+            if alone and b not in host.made and set(axes) == set(buffer.axes):
+                host.ensure(b)
+                points.append(PointStore(b, e))
+                continue
+            part = host.fresh("partial", tuple(a for a in axes if a != col or a in buffer.axes))
+            host.allocate(part, "acc")
+            points.append(PointStore(part, e))
+            terms.setdefault(b, []).append(host.summed(part, buffer.axes))
+        suffix = f"_{i}" if len(todo) > 1 else ""
+        host.launch(pointwise(name + suffix, host.layout, host.known, values, axes, points))
+    for b, found in terms.items():
+        host.put(b, found)

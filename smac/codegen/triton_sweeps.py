@@ -1,0 +1,191 @@
+"""Contexts of the kernels that carry a state: sweeps over chunks and walks over tokens.
+
+A read contracts one side of the state and keeps the other, so the templates speak of a contracted
+and a kept axis; which of N and P is which is said here.
+
+Non-goals: no lane gradients (triton_lanes.py), no tiles of L (triton_masks.py).
+"""
+
+from __future__ import annotations
+
+from smac.codegen.print_triton import Text
+from smac.codegen.triton_kernel import (
+    SEGMENT,
+    Draft,
+    Launch,
+    Layout,
+    StoreText,
+    carried_axes,
+    fixed_frame,
+    heads_and_batch,
+    identifier,
+    owned_grid,
+    value,
+)
+from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
+from smac.errors import CodegenError
+from smac.expr import Expr, Name
+from smac.ir import Carry, Kernel, LaneIR, Read
+
+DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
+#: A store that a read's kernel does itself: the tensor, and the expression stored.
+Target = tuple[str, Expr]
+
+
+def lane_of(k: Kernel) -> LaneIR:
+    """The one lane; CodegenError where the rank is higher."""
+    if len(k.lanes) != 1:
+        raise CodegenError(
+            f"triton: kernel '{k.name}' carries {len(k.lanes)} lanes; expected 1: "
+            "plan the quadratic order for masks of higher rank"
+        )
+    return k.lanes[0]
+
+
+def draft_of(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
+             grid: list[tuple[str, str, str]]) -> Draft:  # fmt: skip
+    """A draft whose programs own heads and batch entries, behind what `grid` lists."""
+    owned = heads_and_batch(layout, carried_axes(k))
+    scope = Scope(fixed_frame(layout, owned), layout.groups, known)
+    return Draft(name, "", scope, {v.name: v for v in k.values}, [*grid, *owned_grid(owned)], {})
+
+
+def sides(read: Read, carry: Carry) -> tuple[str, str, str, str]:
+    """(contracted axis, kept axis, contracted value, kept value)."""
+    if read.over == "N":
+        return "N", "P", carry.left, carry.right
+    return "P", "N", carry.right, carry.left
+
+
+def read_of(k: Kernel) -> tuple[Read, Carry]:
+    """The one read of a kernel and the carry it reads."""
+    if len(k.reads) != 1 or len(k.carries) != 1:
+        raise CodegenError(f"triton: kernel '{k.name}' has {len(k.reads)} reads of "
+                           f"{len(k.carries)} carries; expected one of one")  # fmt: skip
+    return k.reads[0], k.carries[0]
+
+
+def length(axis: str, tail: bool) -> str:
+    """The length of a side of the state: along P the tail is one more."""
+    return f"n_{axis} + 1" if tail and axis == "P" else f"n_{axis}"
+
+
+def atom(text: str) -> str:
+    """`text` fit to be a factor."""
+    return text if text.replace("_", "").isalnum() else f"({text})"
+
+
+def columns_grid(n_kept: str) -> list[tuple[str, str, str]]:
+    """The grid entry of the kept axis, split in blocks."""
+    return [("i_k", f"tl.cdiv({n_kept}, BK)", f"triton.cdiv({n_kept}, columns({n_kept}, op))")]
+
+
+def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
+          targets: list[Target]) -> Launch:  # fmt: skip
+    """The read of `k`, chunk by chunk."""
+    if k.channel is not None:
+        raise CodegenError(f"triton: kernel '{k.name}' has decays per {k.channel}; "
+                           "expected none: its chunks take one decay a head")  # fmt: skip
+    (read, carry), lane = read_of(k), lane_of(k)
+    contracted, kept, c_name, k_name = sides(read, carry)
+    tail = value(k, carry.right).tail is not None
+    n_contracted, n_kept = length(contracted, tail), length(kept, tail)
+    d = draft_of(k, name, layout, known, columns_grid(n_kept))
+    d.about = about(read, carry)
+    d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"pad({n_contracted})",
+                   "BK": f"columns({n_kept}, op)", "EXACT": "op.itemsize >= 4", **DOT}  # fmt: skip
+    t = Ix("o_t", 0, "m_t", 1, "C")
+    side_c: Frame = {"T": t, contracted: Ix("o_c", 1, "m_c", 0, "DC")}
+    side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
+    x = state_texts(d, carry, contracted, kept, tail)
+    x |= lane_texts(d, lane, {"T": t}, 1, carry.reverse)
+    x |= {
+        "decays": lane.decay is not None or lane.reset is not None, "read": identifier(read.out),
+        "operand": d.operand(read.operand, side_c), "left": d.operand(c_name, side_c),
+        "right": d.operand(k_name, side_k),
+        "stores": read_stores(d, read, targets, side_k, kept, 2),
+    }  # fmt: skip
+    return d.finish("sweep", **x)
+
+
+def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
+              targets: list[Target]) -> Launch:  # fmt: skip
+    """The read of `k`, token by token."""
+    (read, carry), lane = read_of(k), lane_of(k)
+    contracted, kept, c_name, k_name = sides(read, carry)
+    tail = value(k, carry.right).tail is not None
+    n_contracted, n_kept = length(contracted, tail), length(kept, tail)
+    d = draft_of(k, name, layout, known, columns_grid(n_kept))
+    d.about = about(read, carry)
+    d.constants = {"DC": f"pad({n_contracted})", "BK": f"columns({n_kept}, op)",
+                   "ACC": "TYPES[acc]"}  # fmt: skip
+    if carry.saves is not None:
+        d.constants["SEGMENT"] = str(SEGMENT)
+    t = Ix("i_t", None, None, 1)
+    side_c: Frame = {"T": t, contracted: Ix("o_c", 0, "m_c", 0, "DC")}
+    side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
+    out: Frame = {"T": t, kept: Ix("o_k", 0, "m_k", 0, "BK")}
+    x = state_texts(d, carry, contracted, kept, tail)
+    x |= lane_texts(d, lane, {**side_c, **side_k}, 2, carry.reverse)
+    x |= {
+        "read": identifier(read.out), "operand": d.operand(read.operand, side_c, cast=False),
+        "left": d.operand(c_name, side_c, cast=False),
+        "right": d.operand(k_name, side_k, cast=False),
+        "stores": read_stores(d, read, targets, out, kept, 1),
+    }  # fmt: skip
+    return d.finish("recurrent", **x)
+
+
+def about(read: Read, carry: Carry) -> str:
+    """What a kernel computes, for its docstring."""
+    way = "backward" if carry.reverse else "forward"
+    return f"{read.out}: {read.operand} with {carry.name} over {read.over}, {way} in time."
+
+
+def read_stores(d: Draft, read: Read, targets: list[Target], frame: Frame, kept: str,
+                rank: int) -> list[StoreText]:  # fmt: skip
+    """Stores of a read's tile; what lacks the kept axis is one column: n_P for Z, else 0."""
+    d.extra = {read.out: Text(f"b_{identifier(read.out)}")}
+    stores = []
+    for tensor, e in targets:
+        tail = e == Name("Z") and read.out == "Y"
+        if not tail and kept in d.scope.known[tensor].axes:
+            stores.append(d.store(tensor, e, frame, rank))
+            continue
+        column = "o_k[None, :]" if rank == 2 else "o_k"
+        if tail:
+            d.extra["Z"] = d.extra["Y"]
+        at = f"({column} == n_P)" if tail else f"({column} == 0)"
+        one = d.store(tensor, e, {a: f for a, f in frame.items() if a != kept}, rank, at)
+        stores.append(StoreText(f"{one.pointer} + {column} * 0", one.value, one.mask))
+    return stores
+
+
+def state_texts(d: Draft, carry: Carry, contracted: str, kept: str, tail: bool) -> dict[str, object]:
+    """Pointers to the states that a walk starts from, ends with and saves."""
+    frame = {contracted: Ix("o_c", 0), kept: Ix("o_k", 1), "C": Ix("i_chunk", section=1)}
+
+    def pointer(name: str | None) -> str | None:
+        return None if name is None else d.scope.address(name, frame, 2)[0]
+
+    return {
+        "contracted": contracted, "kept": kept, "reverse": carry.reverse,
+        "n_contracted": length(contracted, tail), "n_kept": length(kept, tail),
+        "initial": pointer(carry.initial), "final": pointer(carry.final),
+        "saves": pointer(carry.saves),
+    }  # fmt: skip
+
+
+def lane_texts(d: Draft, lane: LaneIR, frame: Frame, rank: int, reverse: bool) -> dict[str, object]:
+    """Decay and reset, and the factors of rows and columns: read and write, exchanged in reverse."""
+
+    def factor(name: str | None) -> str | None:
+        return None if name is None else atom(d.number(name, frame, rank))
+
+    read, write = factor(lane.read), factor(lane.write)
+    return {
+        "log_decay": "tl.full((), 0.0, ACC)" if lane.decay is None
+        else d.number(lane.decay, frame, rank),
+        "reset": d.integer(lane.reset, frame, rank),
+        "row_factor": write if reverse else read, "col_factor": read if reverse else write,
+    }  # fmt: skip

@@ -1,0 +1,197 @@
+"""The host side of a Triton program: allocate, launch, reduce, return.
+
+A store goes straight into its buffer where the kernel's tile has the buffer's axes; else into a
+partial tensor over all of the store's axes, in the accumulator's type, that torch sums. Sums are
+thus in a fixed order: the same call gives the same bits.
+
+Non-goals: no kernel text (triton_sweeps.py and its like), no decisions.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from smac.codegen.triton_kernel import Launch, Layout, identifier
+from smac.codegen.triton_tiles import Tensor
+from smac.errors import CodegenError
+from smac.ir import Buffer, Kernel, Program
+
+#: Names that the module's own code has; a tensor called so gets an underscore.
+_TAKEN = re.compile(
+    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch)_\w+|op|acc|device|torch|triton|tl|pad|"
+    r"rows|columns|stages|first|TYPES|PRECISION|prefix_sums|scan_ids|fold_lags|cut_sums|"
+    r"(forward|backward)\w*)(?<!_)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function of the module, for module.py.jinja."""
+
+    name: str
+    about: str
+    arguments: tuple[str, ...]
+    lines: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Host:
+    """The wrapper of `program` being written. `known` are tensors that kernels may read."""
+
+    program: Program
+    layout: Layout
+    known: dict[str, Tensor] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    kernels: list[Launch] = field(default_factory=list)
+    helpers: set[str] = field(default_factory=set)
+    extra_columns: dict[str, int] = field(default_factory=dict)
+    chunk: str = ""
+    made: set[str] = field(default_factory=set)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        for b in self.program.buffers:
+            self.know(Tensor(b.name, b.axes, b.dtype == "int"))
+        self.made |= {b.name for b in arguments(self.program)}
+
+    def know(self, t: Tensor) -> str:
+        """The Python variable of a tensor that kernels can now read."""
+        name = identifier(t.name)
+        while _TAKEN.fullmatch(name) or name in self.variables.values():
+            name += "_"
+        self.known[t.name] = replace(t, arg=name)
+        self.variables[t.name] = name
+        return name
+
+    def fresh(self, stem: str, axes: tuple[str, ...], integer: bool = False) -> str:
+        """A new tensor's name, which is its variable too."""
+        self.count += 1
+        name = f"{stem}_{self.count}"
+        self.known[name] = Tensor(name, axes, integer)
+        self.variables[name] = name
+        return name
+
+    def canonical(self, axes: set[str]) -> tuple[str, ...]:
+        """`axes` in the order of buffers, groups dropped beside H."""
+        order = (*self.layout.batch, "T", "S", "W", "H", *self.layout.groups, "R", "N", "P")
+        heads = {"H"} if "H" in axes or len(axes & set(self.layout.groups)) > 1 else set()
+        found = (axes - set(self.layout.groups) | heads) if heads else axes
+        return tuple(a for a in order if a in found)
+
+    def size(self, axis: str, state: str | None = None) -> str:
+        """The length of an axis, as Python text over the wrapper's sizes."""
+        if axis == "S":
+            return "n_T"
+        if axis == "R":
+            return "1"
+        if axis == "C":
+            return self.chunk
+        more = self.extra_columns.get(state or "", 0)
+        return f"n_{axis} + {more}" if more and axis == "P" else f"n_{axis}"
+
+    def dtype(self, b: Buffer) -> str:
+        """A buffer's torch dtype, as text."""
+        match b.dtype:
+            case "operand":
+                return "op"
+            case "acc":
+                return "acc"
+            case "int":
+                return "torch.int32"
+            case _:
+                return f"{self.variables[b.of or b.name]}.dtype"
+
+    def allocate(self, name: str, dtype: str, shape: list[str] | None = None,
+                 fill: str = "empty") -> None:  # fmt: skip
+        """`x = torch.empty(…)` for the tensor `name`."""
+        sizes = shape or [self.size(a, name) for a in self.known[name].axes]
+        text = ", ".join(sizes) + ("," if len(sizes) == 1 else "")
+        self.lines.append(f"{self.variables[name]} = torch.{fill}(({text}), dtype={dtype}, "
+                          "device=device)")  # fmt: skip
+        self.made.add(name)
+
+    def ensure(self, name: str) -> None:
+        """Allocate the buffer `name` unless it is there."""
+        if name not in self.made:
+            self.allocate(name, self.dtype(self.program.buffer(name)))
+
+    def launch(self, k: Launch) -> None:
+        """Call a kernel."""
+        self.kernels.append(k)
+        grid = " * ".join(k.grid) or "1"
+        args = [f"{self.variables[t]}, *{self.variables[t]}.stride()," for t in k.tensors]
+        sizes = ", ".join([*(f"n_{s}" for s in k.sizes), *(v for _, v in k.scalars)])
+        constants = ", ".join(f"{n}={v}" for n, v in k.constants)
+        self.lines += [
+            f"{k.name}[({grid},)](",
+            *(f"    {a}" for a in args),
+            *([f"    {sizes},"] if sizes else []),
+            f"    {constants}, num_warps={k.warps}, num_stages=stages(op),",
+            ")",
+        ]
+
+    def summed(self, source: str, target: tuple[str, ...]) -> str:
+        """`source` summed to `target`'s axes, as text: batch and tokens, then heads of a group."""
+        axes = list(self.known[source].axes)
+        text = self.variables[source]
+        group = next((g for g in target if g in self.layout.groups and g not in axes), None)
+        gone = [i for i, a in enumerate(axes) if a not in target and not (a == "H" and group)]
+        if gone:
+            text += f".sum(({', '.join(map(str, gone))},))"
+            axes = [a for i, a in enumerate(axes) if i not in gone]
+        if group and "H" in axes:
+            i = axes.index("H")
+            text += f".unflatten({i}, (n_{group}, n_H // n_{group})).sum({i + 1})"
+            axes[i] = group
+        if set(axes) != set(target):
+            raise CodegenError(f"triton: cannot sum '{source}' over {axes} to {target}")
+        order = [axes.index(a) for a in target]
+        return text if order == sorted(order) else f"{text}.permute({', '.join(map(str, order))})"
+
+    def put(self, buffer: str, terms: list[str]) -> None:
+        """`buffer` (+)= the sum of `terms`, in the buffer's type."""
+        var = self.variables[buffer]
+        dtype = self.dtype(self.program.buffer(buffer))
+        if buffer in self.made:
+            terms = [var, *terms]
+        self.lines.append(f"{var} = ({' + '.join(terms)}).to({dtype})")
+        self.made.add(buffer)
+
+
+def arguments(p: Program) -> tuple[Buffer, ...]:
+    """Buffers that a program's function takes: inputs, cotangents, then states that come in."""
+    out = finals(p)
+    return (*(b for b in p.buffers if b.role == "input"),
+            *(b for b in p.buffers if b.role == "cotangent"),
+            *(b for b in p.buffers if b.role == "state" and b.name not in out))  # fmt: skip
+
+
+def results(p: Program) -> tuple[Buffer, ...]:
+    """Buffers that it returns: outputs, gradients, then states that go out."""
+    out = finals(p)
+    return (*(b for b in p.buffers if b.role in ("output", "gradient")),
+            *(b for b in p.buffers if b.name in out))  # fmt: skip
+
+
+def finals(p: Program) -> frozenset[str]:
+    """State buffers that the program fills: final states, and ids after the last token."""
+    carried = {c.final for s in p.steps if isinstance(s, Kernel) for c in s.carries if c.final}
+    states = {b.name for b in p.buffers if b.role == "state"}
+    return frozenset(carried | {n for n in states if n.endswith("_out")})
+
+
+def layout_of(p: Program) -> Layout:
+    """Batch axes stand before T; what is neither known nor before T is a group of H."""
+    known = ("T", "S", "W", "H", "N", "P", "R", "C")
+    batch: dict[str, None] = {}
+    for b in p.buffers:
+        if "T" in b.axes:
+            batch.update(dict.fromkeys(b.axes[: b.axes.index("T")]))
+    others = dict.fromkeys(a for b in p.buffers for a in b.axes
+                           if a not in known and a not in batch and a != "B")  # fmt: skip
+    batch_axes = tuple(batch) if "B" in batch else ("B", *batch)
+    sized = {a for b in arguments(p) if b.role == "input" for a in b.axes}
+    return Layout(batch_axes, tuple(others), frozenset(sized))

@@ -30,8 +30,7 @@ class Ripple(Mask):
         return call("where", call("ge", T_POS, S_POS), call("mul", fade, wave), Num(0))
 
     def lanes(self) -> tuple[Lane, ...]:
-        angle = call("mul", self.omega, Index("T"))
-        waves = call("cos", angle), call("sin", angle)
+        waves = [call(f, call("mul", self.omega, Index("T"))) for f in ("cos", "sin")]
         return tuple(Lane(call("log", self.gamma), read=w, write=w) for w in waves)
 
 

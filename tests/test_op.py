@@ -268,6 +268,16 @@ def test_target_follows_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
         "install triton, or compile with target='torch'")
 
 
+def test_triton_does_not_take_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    op = smac.compile("ssd", target="triton")
+    with pytest.raises(smac.LaunchError) as e:
+        op(**draw(op.spec))
+    assert str(e.value) == (
+        "tensors on cpu: target 'triton' runs on CUDA tensors; move them, compile with "
+        "target='torch', or set TRITON_INTERPRET=1 before triton is imported")
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of this test's own."""
@@ -311,6 +321,12 @@ def test_a_cache_that_cannot_be_written_is_replaced(
     assert loaded.forward() == 4
     assert not Path(loaded.__file__ or "").is_relative_to(cache.parent)
     assert os.path.exists(loaded.__file__ or "")
+
+
+def test_source_path_holds_the_source(cache: Path) -> None:
+    path = SSD.source_path(target="triton", T=64)
+    assert path.parent == cache
+    assert path.read_text("utf-8") == SSD.source(target="triton", T=64)
 
 
 def test_a_digest_is_no_path() -> None:

@@ -5,6 +5,7 @@ Non-goals: no rates (plan/cost.py has the table). No silent fallback: what canno
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 
@@ -46,7 +47,8 @@ def _has_triton() -> bool:
 def target_for(device: torch.device, asked: str) -> str:
     """The target that runs tensors of `device` when the user asked for `asked`.
 
-    "auto" is triton on CUDA and torch elsewhere. Raises LaunchError when triton is due but missing.
+    "auto" is triton on CUDA and torch elsewhere. LaunchError where triton is due but missing, and
+    where its kernels cannot reach the tensors.
     """
     if asked == "auto":
         asked = "triton" if device.type == "cuda" else "torch"
@@ -55,7 +57,17 @@ def target_for(device: torch.device, asked: str) -> str:
             f"tensors on {device}: target 'triton' is due, but triton is not installed; "
             "install triton, or compile with target='torch'"
         )
+    if asked == "triton" and device.type != "cuda" and not interpreted():
+        raise LaunchError(
+            f"tensors on {device}: target 'triton' runs on CUDA tensors; move them, compile with "
+            "target='torch', or set TRITON_INTERPRET=1 before triton is imported"
+        )
     return asked
+
+
+def interpreted() -> bool:
+    """Whether triton's interpreter was asked for, which runs kernels on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
 def target_on(row_name: str, asked: str) -> str:

@@ -6,8 +6,7 @@ Non-goals: no checks of the caller's inputs (validate.py), no autograd (autograd
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +43,11 @@ class View:
         token = declared.index("T") if step and "T" in declared else None
         plain = order == tuple(range(len(order)))
         return View(token, () if plain else order, () if plain else inverse)
+
+    @property
+    def plain(self) -> bool:
+        """The caller's layout is the buffer's."""
+        return self.token is None and not self.order
 
     def to(self, x: Tensor) -> Tensor:
         """The tensor as the buffer has it."""
@@ -129,7 +133,9 @@ class Launcher:
         self._views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
                        for n, axes in cell.declared.items()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
-        self._reads = self.runnable.reads()
+        places = {n: i for i, n in enumerate((*cell.declared, *STATES_IN))}
+        moved = {n: v for n, v in self._views.items() if not v.plain}
+        self._arguments = tuple((places[n], moved.get(n)) for n in self.runnable.reads())
         self._guard = cell.device if cell.device.type == "cuda" else None
         self._backward: Runnable | None = None
         self._lock = threading.Lock()
@@ -166,9 +172,8 @@ class Launcher:
         if cell.empty:
             states = tensors[len(cell.declared) :]
             return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
-        held = self._hold(tensors)
-        with self._quiet():
-            made = self.runnable.call(*(held[n] for n in self._reads))
+        made = self._call(self.runnable, [tensors[i] if view is None else view.to(tensors[i])
+                                          for i, view in self._arguments])  # fmt: skip
         n = len(self._outputs)
         outputs = made[:n]
         if cell.step:
@@ -198,8 +203,7 @@ class Launcher:
             held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
         if cell.layout is not None:
             held["state.dST"] = cotangents[n]
-        with self._quiet():
-            made = runnable.call(*(held[name] for name in runnable.reads()))
+        made = self._call(runnable, [held[name] for name in runnable.reads()])
         owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
         found = {n: self._views[n].back(g) if n in self._views else g
                  for n, g in zip(owners, made, strict=True)}  # fmt: skip
@@ -230,16 +234,13 @@ class Launcher:
         shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]
         return torch.empty(shape, dtype=self.cell.dtype, device=self.cell.device)
 
-    @contextmanager
-    def _quiet(self) -> Iterator[None]:
-        """Autocast off (the program says its types) and the tensors' GPU current."""
+    def _call(self, runnable: Runnable, args: list[Tensor]) -> tuple[Tensor, ...]:
+        """Run with autocast off (the program says its types) and the tensors' GPU current."""
         kind = self.cell.device.type
-        autocast = torch.is_autocast_enabled(kind)
-        if not autocast and self._guard is None:
-            yield
-        elif self._guard is None:
-            with torch.autocast(kind, enabled=False):
-                yield
-        else:
-            with torch.cuda.device(self._guard), torch.autocast(kind, enabled=False):
-                yield
+        if self._guard is None and not torch.is_autocast_enabled(kind):
+            return runnable.call(*args)
+        with torch.autocast(kind, enabled=False):
+            if self._guard is None:
+                return runnable.call(*args)
+            with torch.cuda.device(self._guard):
+                return runnable.call(*args)

@@ -18,12 +18,14 @@ from smac.parse import load
 from smac.runtime import device as devices
 from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
 from smac.runtime.launch import Launcher
+from smac.runtime.module import write
 from smac.runtime.options import Options
 from smac.runtime.state import State
 from smac.runtime.validate import Signature, shown
 from smac.spec import Spec
 
 if TYPE_CHECKING:
+    from smac.codegen import Source
     from smac.plan.types import Plan
 
 #: Launchers that an op keeps; the oldest gives way.
@@ -133,11 +135,23 @@ class Op:
                state: bool = False, dtype: str | torch.dtype | None = None,
                device: str | torch.device | None = None, **sizes: int) -> str:  # fmt: skip
         """The generated source as text: the forward program, then the backward one."""
+        return self._source(target, sizes, dtype, device, state, absent).text
+
+    def source_path(self, target: str | None = None, *, absent: tuple[str, ...] = (),
+                    state: bool = False, dtype: str | torch.dtype | None = None,
+                    device: str | torch.device | None = None, **sizes: int) -> Path:  # fmt: skip
+        """A file in the user's cache that holds `source(…)`."""
+        found = self._source(target, sizes, dtype, device, state, absent)
+        return write(found.digest, found.text)
+
+    def _source(self, target: str | None, sizes: Mapping[str, int],
+                dtype: str | torch.dtype | None, device: str | torch.device | None, state: bool,
+                absent: tuple[str, ...]) -> Source:  # fmt: skip
         from smac.runtime.export import source
 
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, state, absent) for b in (False, True)]
-        return source(plans[0], plans[1], self.options.precision).text
+        return source(plans[0], plans[1], self.options.precision)
 
     def export(self, path: str | Path, *, target: str | None = None, absent: tuple[str, ...] = (),
                dtype: str | torch.dtype | None = None,

@@ -97,7 +97,7 @@ def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor
         "dy": d.operand(qg.right, {"T": late, "P": p}, cast=False),
         "states": _state(d, kv, name, state), "adjoints": _state(d, qg, name, state),
     }  # fmt: skip
-    d.scope.use(scratch)
+    x["scratch"] = d.scope.use(scratch).id
     write = f" * {x['col_factor']}" if x["col_factor"] else ""
     tiles = {grad.decay: "b_past * b_R", grad.read: f"(b_past + b_k * b_v{write}) * b_read_by",
              grad.write: "b_k * b_v * b_R"}  # fmt: skip

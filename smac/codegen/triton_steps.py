@@ -158,7 +158,7 @@ def _lanes(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tuple
             outs[out] = made
     if k.kind == "recurrent":
         tail = value(k, k.carries[0].right).tail is not None
-        scratch = host.fresh("scratch", ())
+        scratch = host.fresh("scratch", ("_s",))
         programs = " * ".join([f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)",
                                *(f"n_{a}" for a in owned)])  # fmt: skip
         host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])

@@ -135,8 +135,8 @@ def _check_options(p: argparse.ArgumentParser) -> None:
                    help="quadratic, chunked, linear (default: all)")  # fmt: skip
     p.add_argument("--dtypes", type=_several(*DTYPES), metavar="A,B",
                    help="float64, float32, bfloat16, float16 (default: all)")  # fmt: skip
-    p.add_argument("--examples", type=int, default=20, metavar="N",
-                   help="drawn cells a target, order and dtype (default: 20)")  # fmt: skip
+    p.add_argument("--examples", type=int, default=10, metavar="N",
+                   help="drawn cells a target, order and dtype (default: 10)")  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="of the drawn cells (default: 0)")
     p.add_argument("--quick", action="store_true", help="the fixed cells alone")
 

@@ -265,8 +265,10 @@ def test_a_child_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", SPECS)
 def test_shipped_specs_on_the_torch_target(name: str) -> None:
-    report = check(name, targets=("torch",), examples=4)
+    report = check(name, targets=("torch",), quick=True)
+    report += check(name, targets=("torch",), dtypes=("float64",), examples=5)
     assert report.ok, str(report)
+    assert max(max(r.value, r.gradient) for r in report.rows if r.dtype == "float64") <= 1e-10
     assert {r.order for r in report.rows} >= {"quadratic"}
 
 

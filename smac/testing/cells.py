@@ -90,11 +90,16 @@ def optional_inputs(spec: Spec) -> tuple[str, ...]:
 
 
 def first_cells(spec: Spec, target: str, order: str, dtype: str, chunk: int,
-                state: bool) -> list[Cell]:  # fmt: skip
-    """The cells that every run has: two boundaries and a tail, all inputs there and all away."""
-    small = {a: {"T": ragged(chunk), "H": 4, "N": 5, "P": 3}.get(a, 2) for a in axes_needed(spec)}
+                state: bool, slow: bool = False) -> list[Cell]:  # fmt: skip
+    """The cells that every run has: two boundaries and a tail, all inputs there and all away.
+
+    `slow` (interpreted kernels): a batch of one, two heads, and one further property, the split.
+    """
+    usual = {"T": ragged(chunk), "N": 5, "P": 3, "B": 1 if slow else 2,
+             "H": 2 if slow and not spec.groups else 4}  # fmt: skip
+    small = {a: usual.get(a, 2) for a in axes_needed(spec)}
     made = [Cell(target, order, dtype, complete(spec, small), (), "strided", chunk, False, False,
-                 True, "all", 1)]  # fmt: skip
+                 True, "split" if slow else "all", 1)]  # fmt: skip
     if optional_inputs(spec) or state:
         made.append(Cell(target, order, dtype, complete(spec, {**small, "N": 17}),
                          optional_inputs(spec), "contiguous", chunk, state, True,

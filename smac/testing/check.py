@@ -40,7 +40,7 @@ class Settings:
     """What `check` was asked, beside the spec; plain enough to be sent to a child as JSON."""
 
     seed: int = 0
-    examples: int = 20
+    examples: int = 10
     targets: tuple[str, ...] = ("torch", "triton")
     orders: tuple[str, ...] = ORDERS
     dtypes: tuple[str, ...] | None = None
@@ -49,7 +49,7 @@ class Settings:
     progress: bool = False
 
 
-def check(op_or_spec: Any, *, seed: int = 0, examples: int = 20,
+def check(op_or_spec: Any, *, seed: int = 0, examples: int = 10,
           targets: Sequence[str] = ("torch", "triton"), orders: Sequence[str] | None = None,
           dtypes: Sequence[str] | None = None, quick: bool = False,
           draw: Mapping[str, tuple[float, float]] | None = None,
@@ -147,7 +147,7 @@ class _Group:
         """The fixed cells, then drawn ones until one breaks."""
         what = f"{self.key[0]} {self.key[1]}"
         failure = None
-        for cell in first_cells(self.spec, *self.key, CHUNK, self.stateful):
+        for cell in first_cells(self.spec, *self.key, CHUNK, self.stateful, self.slow):
             failure = failure or self._fixed(cell)
         count = 0 if self.asked.quick else self.asked.examples
         count = -(-count // 10) if self.slow else count

@@ -40,10 +40,12 @@ class Error:
         return Error(max(self.relative, other.relative), max(self.ratio, other.ratio))
 
 
-def judge(what: str, label: str, got: Tensor, exact: Tensor, plain: Tensor, terms: int) -> Error:
+def judge(what: str, label: str, got: Tensor, exact: Tensor, plain: Tensor, terms: int,
+          peers: float = 0.0) -> Error:  # fmt: skip
     """The error of `got` against `exact`, or Broken when it is beyond the tolerance.
 
-    `plain`: the baseline's result; `terms`: how many terms each number sums beyond its peers'.
+    `plain`: the baseline's result; `terms`: how many terms each number sums beyond its peers';
+    `peers`: the scale of the other gradients, which a few numbers that cancel are measured by.
     """
     if not got.numel():
         return Error()
@@ -61,7 +63,8 @@ def judge(what: str, label: str, got: Tensor, exact: Tensor, plain: Tensor, term
         return Error(relative)
     plain_rms, plain_top = _rms(c - b), (c - b).abs().max().item()
     eps = torch.finfo(got.dtype).eps
-    slack = eps * scale * (1 if got.numel() >= FEW else 4) * math.sqrt(terms)
+    few = got.numel() < FEW
+    slack = eps * (max(scale, peers) * 4 if few else scale) * math.sqrt(terms)
     fine = rms <= 1.25 * plain_rms + slack and top <= 2 * plain_top + slack
     if not fine and got.dtype == torch.float32:
         fine = rms <= 1e-6 * max(_rms(b), 1e-30)

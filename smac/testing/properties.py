@@ -126,10 +126,10 @@ def values_and_gradients(trial: Trial) -> tuple[Error, Error]:
     g = torch.Generator().manual_seed(trial.cell.seed)
     weights = [torch.randn(y.shape, generator=g).to(y.device, y.dtype) for y in got]
     grads, true, rough = (_gradients(ys, weights, leaves) for ys in (got, exact, plain))
-    steep = Error()
+    steep, peers = Error(), max((x.abs().max().item() for x in true if x.numel()), default=0.0)
     for name, leaf, a, b, c in zip(names, leaves, grads, true, rough, strict=True):
         terms = max(1, max(y.numel() for y in got) // max(1, leaf.numel()))
-        steep = steep | judge("gradients", name, a, b, c, terms)
+        steep = steep | judge("gradients", name, a, b, c, terms, peers)
     return worst, steep
 
 

@@ -24,7 +24,7 @@ class KernelContext:
         self.buffers = {b.name: b for b in p.buffers}
         self.once: list[str] = []
         self.loaded: set[str] = set()
-        self.lanes_rank = max(len(k.lanes), 1)
+        self.sums: dict[str, Code] = {}
 
     def load(self, exprs: list[Expr], whole: bool = False) -> list[str]:
         """Lines that bring the buffers of `exprs` in, in the accumulator's type; those without T
@@ -113,6 +113,18 @@ class KernelContext:
             text = f"{text}.sum({gone[0] if len(gone) == 1 else tuple(gone)})"
         return Code(text, tuple(a for a in own if a in axes))
 
+    def _partial(self, code: Code, axes: tuple[str, ...]) -> Code:
+        """`code` summed to `axes`, from an earlier sum of the same where there is one."""
+        known = self.sums.get(code.text)
+        if known is not None and not set(axes) <= set(known.axes or ()):
+            return self._summed(code, axes)
+        made = self._summed(known if known is not None else code, axes)
+        if made.text != code.text and made.axes and known is None and code.text.isidentifier():
+            local = f"{code.text}_sum"
+            self.scope.lines.append(f"{local} = {made.text}")
+            made = self.sums[code.text] = Code(local, made.axes)
+        return made
+
     def tiled(self, name: str, axes: tuple[str, ...]) -> list[str]:
         """Lines that cut `name` into chunks and heads into groups."""
         lines = []
@@ -137,7 +149,7 @@ class KernelContext:
         """Lines that evaluate and store (gradients add up)."""
         b = self.buffers[s.buffer]
         lines = self.load([s.expr], whole)
-        code = self._summed(self.scope.code(s.expr), b.axes)
+        code = self._partial(self.scope.code(s.expr), b.axes)
         lines += self.scope.take_lines()
         target = python(b) + (slices(b.axes) if "T" in b.axes and not whole else "[...]")
         text = self.scope.align(code, b.axes)
@@ -153,29 +165,6 @@ class KernelContext:
         if tail:
             lines = ["Z = Y[..., n_P:]", "Y = Y[..., :n_P]"]
             self.scope.define("Z", "Z", axes)
-        return lines
-
-    def initial(self, carry: str, lane: int) -> str:
-        """Code for the state with which lane `lane` of `carry` starts."""
-        c = next(c for c in self.ir.carries if c.name == carry)
-        heads = len(self.batch)
-        tail = " + 1" if any(v.tail is not None for v in self.ir.values) else ""
-        if c.initial is not None:
-            text = f"{c.initial.replace('.', '_')}.select(-3, {lane})"
-            group = f".unflatten({heads}, (n_{self.ir.group}, -1))" if self.ir.group else ""
-            return text + group
-        sizes = [f"n_{a}" for a in self.batch]
-        sizes += [f"n_{self.ir.group}", f"n_H // n_{self.ir.group}"] if self.ir.group else ["n_H"]
-        return f"torch.zeros({', '.join(sizes)}, n_N, n_P{tail}, dtype=acc, device=device)"
-
-    def finals(self) -> list[str]:
-        """Lines that put the last states where they belong."""
-        lines, heads = [], len(self.batch)
-        group = f".flatten({heads}, {heads + 1})" if self.ir.group else ""
-        for c in self.ir.carries:
-            if c.final is not None:
-                states = ", ".join(f"{c.name}{i}{group}" for i in range(self.lanes_rank))
-                lines.append(f"{c.final.replace('.', '_')} = torch.stack([{states}], -3)")
         return lines
 
 

@@ -45,13 +45,16 @@ class SweepContext(KernelContext):
         of, union = self.letters.of, self.letters.union
         axes = {v.name: v.axes for v in k.values}
         batch, heads = "".join(self.letters.batch.values()), self.letters.heads
-        self.state = batch + "c" + heads + "np"
-        self.carried = batch + heads + "np"
+        self.buffer = batch + heads + "np"
         self.y = batch + "ci" + heads + "p"
         self.chunk_dim = len(batch)
         self.q, self.k, self.v = (of(axes.get(n, ())) for n in "QKV")
         self.kj, self.vj = self.k.replace("i", "j"), self.v.replace("i", "j")
         self.dy = of(axes.get("dY", ()))
+        # with Q and K shared in a group, N before the heads makes products with states plain matrices
+        shared = k.group and "r" not in self.q + self.k
+        self.carried = batch + ("gnrp" if shared else heads + "np")
+        self.state = batch + "c" + self.carried.removeprefix(batch)
         self.lead = batch + "c" + heads
         self.channel_letter = {None: "", "N": "n", "P": "p"}[k.channel]
         self.row_dim = -2 if k.channel else -1
@@ -143,6 +146,33 @@ class SweepContext(KernelContext):
         v = self.by_name[name]
         self.values += [*self.value(v), *self.tiled(name, v.axes)]
         return Factor(name, self.letters.of(v.axes))
+
+    def initial(self, carry: str, lane: int) -> str:
+        """Code for the state with which lane `lane` of `carry` starts, as letters `carried`."""
+        c = next(c for c in self.ir.carries if c.name == carry)
+        if c.initial is not None:
+            text, group = f"{_python(c.initial)}.select(-3, {lane})", self.ir.group
+            if group:
+                text += f".unflatten({self.buffer.index('g')}, (n_{group}, -1))"
+            return view(text, self.buffer, self.carried)
+        tail = " + 1" if any(v.tail is not None for v in self.ir.values) else ""
+        sizes = {x: f"n_{a}" for a, x in self.letters.batch.items()}
+        sizes |= {"h": "n_H", "n": "n_N", "p": f"n_P{tail}"}
+        sizes |= {"g": f"n_{self.ir.group}", "r": f"n_H // n_{self.ir.group}"}
+        shape = ", ".join(sizes[x] for x in self.carried)
+        return f"torch.zeros({shape}, dtype=acc, device=device)"
+
+    def finals(self) -> list[str]:
+        """Lines that put the last states where they belong."""
+        lines = []
+        at = self.buffer.find("g")
+        group = f".flatten({at}, {at + 1})" if self.ir.group else ""
+        for c in self.ir.carries:
+            if c.final is not None:
+                states = (view(f"{c.name}{x.i}", self.carried, self.buffer) for x in self.lanes)
+                stack = ", ".join(f"{text}{group}" for text in states)
+                lines.append(f"{_python(c.final)} = torch.stack([{stack}], -3)")
+        return lines
 
     def lane_inside(self, lane: LaneTiles) -> str:
         """Lines: gradients of a lane's values from the pairs inside a chunk."""

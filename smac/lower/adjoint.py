@@ -126,6 +126,7 @@ def input_stores(order: Order) -> tuple[Store, ...]:
         (Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output
     ]
     uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
+    of_mask = {n for n, _ in order.mask_uses()}
     uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
     stores = []
     for i in p.spec.inputs:
@@ -135,7 +136,8 @@ def input_stores(order: Order) -> tuple[Store, ...]:
         for grad, e, axes in uses:
             if i.name not in names(e):
                 continue
-            term = chain(grad, diff(e, Name(i.name)))
+            infinite = isinstance(grad, Name) and grad.id in of_mask
+            term = chain(grad, diff(e, Name(i.name)), infinite)
             if term != ZERO:
                 by_axes.setdefault(canonical(p.spec, {*axes, *i.axes}), []).append(term)
         stores += [Store(f"grad.{i.name}", sum_of(t), a) for a, t in by_axes.items()]

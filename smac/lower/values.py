@@ -25,6 +25,7 @@ from smac.expr import (
     call,
     names,
     transform,
+    walk,
 )
 from smac.ir import Buffer, Gather, LaneIR, Scan, Value
 from smac.masks.base import Lane, Mask
@@ -149,12 +150,20 @@ def needs_y(value: Value) -> bool:
     return bool(found & {"Y", "Z"})
 
 
-def chain(g: Expr, d: Expr) -> Expr:
-    """g·d with 0·inf = 0, and the trivial cases folded."""
+#: Functions whose derivatives can be infinite where values are finite.
+SINGULAR = frozenset({"div", "pow", "log", "log1p", "sqrt"})
+
+
+def chain(g: Expr, d: Expr, infinite: bool = False) -> Expr:
+    """g·d with the trivial cases folded.
+
+    Where d may be infinite though g is 0 (`infinite`: a log decay may be −inf; or d is singular),
+    the product is `chain`, with 0·inf = 0."""
     d = simplify(d)
     if d == ZERO:
         return ZERO
-    return g if d == ONE else call("chain", g, d)
+    guarded = infinite or any(isinstance(n, Call) and n.fn in SINGULAR for n in walk(d))
+    return g if d == ONE else call("chain" if guarded else "mul", g, d)
 
 
 def sum_of(terms: list[Expr]) -> Expr:

@@ -233,11 +233,15 @@ def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str,
     host.helpers.add("cut_sums")
     host.lines.append(f"{out} = cut_sums({top}, {bottom}, {high.const}, {low.const})")
     log = f"log_{g.base}"
-    have = host.known[log].axes if log in host.known else ()
-    if have:
-        index = ", ".join(":" if a in have else "None" for a in axes)
-        host.lines.append(f"{out} = {out}.movedim(0, {at})")
-        host.lines.append(f"{out} = torch.where({log}[{index}] <= -256.0, 0.0, {out}).to(acc)")
+    decays = log
+    have = host.known[log].axes
+    for i, a in enumerate(have):
+        if a in host.layout.groups and a not in axes:
+            decays += f".repeat_interleave(n_H // n_{a}, {i})"
+            have = tuple("H" if x == a else x for x in have)
+    index = ", ".join(":" if a in have else "None" for a in axes)
+    host.lines.append(f"{out} = {out}.movedim(0, {at})")
+    host.lines.append(f"{out} = torch.where({decays}[{index}] <= -256.0, 0.0, {out}).to(acc)")
     return out
 
 

@@ -17,11 +17,11 @@ from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
 from smac.ir import Buffer, Kernel, Program
 
-#: Names that the module's own code has; a tensor called so gets an underscore.
+#: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|first|TYPES|PRECISION|prefix_sums|scan_ids|fold_lags|cut_sums|"
-    r"(forward|backward)\w*)(?<!_)"
+    r"(forward|backward)\w*)"
 )
 
 
@@ -61,7 +61,7 @@ class Host:
         """The Python variable of a tensor that kernels can now read."""
         name = identifier(t.name)
         while _TAKEN.fullmatch(name) or name in self.variables.values():
-            name += "_"
+            name = f"v_{name}"
         self.known[t.name] = replace(t, arg=name)
         self.variables[t.name] = name
         return name

@@ -1,0 +1,52 @@
+"""What is compiled ahead of time: which kernels of which specs, so that every template is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import smac
+from smac.codegen.triton_wrapper import arguments
+from smac.ir import Program
+from smac.lower.program import backward, forward
+
+SIZES = {"B": 2, "T": 1024, "H": 4, "N": 128, "P": 64, "G": 2}
+#: Spec, order, kernels (all where empty).
+CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("ssd", "chunked", ("forward_kernel", "backward_grad_k", "backward_grad_mask_lane",
+                        "backward_grad_inputs_0")),
+    ("packed_ssd", "chunked", ("backward_grad_v",)),
+    ("linear_attention", "chunked", ("forward_output", "backward_grad_q")),
+    ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
+    ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
+    ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
+)  # fmt: skip
+
+
+def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tuple[int, ...],
+        folder: Path, sizes: dict[str, int] = SIZES) -> Path:  # fmt: skip
+    """Render a spec in `order` and write what compile_one.py needs; the job's path."""
+    op = smac.compile(spec, target="triton", order=order)
+    have = {a for i in op.spec.inputs for a in i.axes}
+    given = {a: n for a, n in sizes.items() if a in have}
+    text = op.source("triton", dtype=dtype, device="h100", **given)
+    plans = [op.plan(dtype=dtype, device="h100", backward=b, **given) for b in (False, True)]
+    name = f"{spec}_{order}_{dtype}"
+    path = folder / f"{name}.py"
+    path.write_text(text, encoding="utf-8")
+    calls = [_call(forward(plans[0]), sizes), _call(backward(plans[1]), sizes)]
+    out = folder / f"{name}.json"
+    out.write_text(json.dumps({"name": name, "path": str(path), "calls": calls, "dtype": dtype,
+                               "kernels": kernels, "archs": archs}), encoding="utf-8")  # fmt: skip
+    return out
+
+
+def _call(p: Program, sizes: dict[str, int]) -> tuple[str, list[tuple[list[int], str]]]:
+    """A function's name, and shape and kind of each argument."""
+    ids = {s.source for s in p.steps if hasattr(s, "source")}
+    size = {**sizes, "W": sizes["T"], "S": sizes["T"], "R": 1}
+    return p.name, [
+        ([size[a] for a in b.axes], "int" if b.name in ids or b.dtype == "int" else
+         "acc" if b.role == "state" else "float")
+        for b in arguments(p)
+    ]  # fmt: skip

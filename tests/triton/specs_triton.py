@@ -1,0 +1,103 @@
+"""Specs beyond the shipped ones, for what the Triton templates must do: small, one feature each."""
+
+from __future__ import annotations
+
+_QKV = 'q = "B T H N"\nk = "B T H N"\nv = "B T H P"\n'
+
+
+def spec(mask: str, more: str = "", *, name: str = "cell", y: str = "Y", mask_axes: str = "TS",
+         axes: str = "", inputs: str = _QKV, q: str = "q", k: str = "k", v: str = "v") -> str:  # fmt: skip
+    """A spec of attention under `mask`, with `more` inputs."""
+    return f"""
+smac = 1
+name = "{name}"
+[axes]
+{axes}
+[inputs]
+{inputs}{more}
+[contraction]
+equation = "TN,SN,SP,{mask_axes}->TP"
+Q = "{q}"
+K = "{k}"
+V = "{v}"
+L = "{mask}"
+[output]
+y = "{y}"
+[sizes]
+T = 64
+H = 2
+N = 16
+P = 16
+"""
+
+
+_DECAY = 'a = "B T H"\n'
+_HOSTILE = """smac = 1
+name = "hostile"
+[axes]
+K = "group of H"
+chunk = "batch"
+[inputs]
+op = "B chunk T H P"
+tl = "B T K N"
+n_T = "B T H N"
+state = "B T H"
+partial_1 = "H"
+[contraction]
+equation = "TN,SN,SP,TS->TP"
+Q = "n_T"
+K = "tl"
+V = "op * partial_1"
+L = "semiseparable(log_decay = state)"
+[output]
+y = "Y * op"
+[sizes]
+T = 64
+H = 2
+N = 16
+P = 16
+""".replace("state", "decay_")
+
+#: Name → (TOML, orders it is run in).
+SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "bidirectional_toeplitz": (
+        spec("toeplitz(h, bidirectional = true)", 'h = "H W"\n'), ("quadratic",)),
+    "lags_of_all_heads": (spec("toeplitz(h)", 'h = "W"\n'), ("quadratic",)),
+    "transposed_lags": (spec("transpose(toeplitz(h))", 'h = "H W"\n'), ("quadratic",)),
+    "window_decay": (
+        spec("window(19) * semiseparable(log_decay = a)", _DECAY), ("quadratic",)),
+    "dense": (spec("dense(M)", 'M = "H T S"\n'), ("quadratic",)),
+    "dense_transposed": (spec("transpose(dense(M))", 'M = "T S"\n'), ("quadratic",)),
+    "document": (spec("document(ids)", 'ids = "B T"\n'), ("quadratic",)),
+    "document_causal": (
+        spec("document(ids) * causal()", 'ids = "B T"\n'), ("quadratic", "chunked", "linear")),
+    "both_ways": (
+        spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
+             _DECAY + 'b = "B T H"\n'), ("quadratic",)),
+    "rwkv6": (
+        spec("shift(semiseparable(log_decay = g), 't') + diagonal(u)",
+             'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic",)),
+    "mamba3": (
+        spec("col(c) * semiseparable(log_decay = a) "
+             "+ shift(col(b) * semiseparable(log_decay = a), 's')",
+             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("quadratic",)),
+    "factors": (
+        spec("row(r) * col(c) * semiseparable(log_decay = a)",
+             _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),
+    "channel_p": (
+        spec("semiseparable(log_decay = f)", 'f = "B T H P"\n', mask_axes="TSP"),
+        ("quadratic", "linear")),
+    "fourier": (spec("fourier('cos')"), ("quadratic",)),
+    "formula": (
+        spec("entry('where(t >= s, where(mod(t - s, 3) == 0, exp(-(t - s) / 8), 0.25), 0)')"),
+        ("quadratic",)),
+    "scaled": (spec("w * causal()", 'w = "H"\n'), ("quadratic", "chunked")),
+    "normalised_decay": (
+        spec("decay(gamma)", 'gamma = "H"\n', y="Y / maximum(abs(Z), 1)"),
+        ("quadratic", "chunked", "linear")),
+    "hostile_names": (_HOSTILE, ("quadratic", "chunked", "linear")),
+    "groups_everywhere": (
+        spec("semiseparable(log_decay = a)", 'a = "T G"\n', axes='G = "group of H"\nF = "group of H"',
+             inputs='q = "B T H N"\nk = "T G N"\nv = "B T F P"\n'),
+        ("quadratic", "chunked", "linear")),
+}  # fmt: skip

@@ -19,7 +19,7 @@ ORDERS = {"quadratic": quadratic, "linear": linear, "chunked": chunked}
 
 def forward(plan: Plan) -> Program:
     """Outputs (and the final state) from inputs (and the initial state)."""
-    p = parts(plan.request)
+    p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     buffers = (*input_buffers(p), *_states_in(p, "state.S0"), *_outputs(p), *_states_out(p, "state.ST"))
     carry = Carry("KV", "K", "V", initial="state.S0" if p.state else None,
@@ -37,7 +37,7 @@ def forward(plan: Plan) -> Program:
 
 def backward(plan: Plan) -> Program:
     """Gradients of the float inputs (and of the initial state) from those of the outputs."""
-    p = parts(plan.request)
+    p = parts(plan.request, _by_lanes(plan))
     order: Order = ORDERS[plan.order](p, plan.chosen)
     made = (apart if plan.request.target == "triton" else together)(order)
     cotangents = tuple(
@@ -52,6 +52,11 @@ def backward(plan: Plan) -> Program:
         *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
     )  # fmt: skip
     return _program("backward", p, buffers, made.steps)
+
+
+def _by_lanes(plan: Plan) -> bool:
+    """Whether the order carries the states of the mask's lanes, rather than evaluate its entry."""
+    return plan.order != "quadratic" and plan.chosen.schedule != "fft"
 
 
 def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:

@@ -71,8 +71,9 @@ def canonical(spec: Spec, axes: Collection[str]) -> tuple[str, ...]:
     return tuple(a for a in order if a in axes)
 
 
-def parts(request: Request) -> Parts:
-    """The pieces of `request`."""
+def parts(request: Request, by_lanes: bool = True) -> Parts:
+    """The pieces of `request`. `by_lanes`: an order that goes by lanes, not by the entry, takes
+    their row and column factors into Q and K (the entry has them itself)."""
     spec, mask = request.spec, request.mask
     c = spec.contraction
     scans = _Scans(spec)
@@ -87,7 +88,8 @@ def parts(request: Request) -> Parts:
     bases = _Bases(axes)
     entry = bases.replace(entry)
     lanes, lane_values = _lanes(request, axes, scans)
-    q, k, v, lanes, lane_values = _fold_factors(axes, q, k, v, lanes, lane_values)
+    if by_lanes:
+        q, k, v, lanes, lane_values = _fold_factors(axes, q, k, v, lanes, lane_values)
     symbol = mask.symbol()
     if symbol is None:
         kernel_symbol = None

@@ -89,6 +89,8 @@ class SweepContext(KernelContext):
         self.restored = "".join(f"KV{x.i}, " for x in self.lanes).rstrip()
         self.reads_y = any(r.out == "Y" for r in k.reads)
         self.mask_grads = bool(k.lane_grads)
+        #: One lane without factors: M is its E, and a product with it serves twice.
+        self.plain = len(self.lanes) == 1 and not factors
         self.epilogue = self._epilogue()
         self.final = self.finals()
 
@@ -182,8 +184,11 @@ class SweepContext(KernelContext):
             lane.tile, *(f.letters for f in (lane.read, lane.write) if f), "ij",
             order=self.lead + "ij",
         )  # fmt: skip
-        inside = f"(ws * {view(f'E{i}', lane.tile or 'ij', self.weights)})"
-        lines = [f"W = {reduce(inside, self.weights, full)}"]
+        if self.plain:
+            lines = [f"W = {text}"] if (text := reduce("W", self.weights, full)) != "W" else []
+        else:
+            inside = f"(ws * {view(f'E{i}', lane.tile, self.weights)})"
+            lines = [f"W = {reduce(inside, self.weights, full)}"]
         c, b = self._times(lane.read, "c", i, full), self._times(lane.write, "b", i, full, True)
         if g.decay:
             lines.append(f"da{i} = _segments_grad({reduce(f'(W{c}{b})', full, lane.tile)})")

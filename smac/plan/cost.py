@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from smac.plan.devices import Device
-from smac.plan.dots import entries, shape_dots
+from smac.plan.dots import dots, entries
 from smac.plan.shape import Shape
 from smac.plan.types import Candidate, Dot, Request
 
@@ -92,15 +92,16 @@ def _channel_size(x: Shape) -> int:
 
 def work(x: Shape, request: Request, device: Device, order: str, chunk: int, schedule: str) -> Work:
     """What `request` takes in `order`, with pieces of `chunk`, on its target."""
-    dots = shape_dots(x, request, order, chunk, schedule)
     back = request.backward
+    segment = segment_tokens(x, device, chunk, back)
+    found = dots(request, order, chunk, segment, schedule, x)
     if request.target == "triton":
-        return _triton(x, back, order, chunk, schedule, dots)
+        return _triton(x, back, order, chunk, schedule, found)
     if schedule == "fft":
-        return _torch_fft(x, back, dots)
+        return _torch_fft(x, back, found)
     if order == "quadratic":
-        return _torch_quadratic(x, back, chunk, dots)
-    return _torch_chunked(x, back, device, chunk, dots)
+        return _torch_quadratic(x, back, chunk, found)
+    return _torch_chunked(x, back, device, chunk, found)
 
 
 # ---- torch ----------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ _H100 = Device(
 _CPU = Device(  # two cores
     "cpu", "cpu", dot64=75e9, dot32=150e9, dot16=200e9, scalar=5e9,
     bandwidth=12 * _GB, cached=45 * _GB, cache=32 * _MB, launch=5e-6, op=5e-6,
-    step=0.0, token=0.0, units=2, on_chip=0, in_flight=4 * _MB,
+    step=0.0, token=0.0, units=2, on_chip=0, in_flight=16 * _MB,
 )  # fmt: skip
 #: Rows by name; "cuda" stands for a GPU nobody named.
 TABLE: dict[str, Device] = {

@@ -1,121 +1,373 @@
 """Flops of the matrix products, product by product: the one place that counts them.
 
-On the torch target these equal what `torch.utils.flop_counter` counts on the generated source.
-Two flops a multiply-add; chunks are padded to full ones; the quadratic order's tiles are cut at
-the support on the torch target, whole on triton.
+On the torch target these equal what `torch.utils.flop_counter` counts on the generated source: each
+product of templates/torch is listed here by the letters of its two operands, and `Product.flops`
+is torch.einsum's own rule. The triton target multiplies whole pieces, ragged ones too.
+
+The FFT order multiplies elementwise, and torch counts no flops of an FFT: it has no products.
 
 Non-goals: no scalar work, no bytes (cost.py).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from smac.derive import simplify
+from smac.expr import ONE, ZERO, Expr, call
+from smac.masks.base import Lane
 from smac.plan.shape import Shape, shape_of
 from smac.plan.types import Dot, Request
+from smac.terms import MaskTerm
+
+#: Batch axes by their names; c chunks, i rows and j columns of a tile; g groups, r heads in one.
+Letters = frozenset[str]
+NONE: Letters = frozenset()
+C, I, J, N, P = (frozenset(x) for x in "cijnp")  # noqa: E741 (letters of the maths)
 
 
-def dots(request: Request, order: str, chunk: int, schedule: str = "segments") -> tuple[Dot, ...]:
-    """The products of `request` in `order` with pieces of `chunk` tokens."""
-    return shape_dots(shape_of(request), request, order, chunk, schedule)
+@dataclass(frozen=True, slots=True)
+class Product:
+    """`a`, `b` → letters of `out`, or all but those of `drop`."""
+
+    name: str
+    a: Letters
+    b: Letters
+    out: Letters | None = None
+    drop: Letters = NONE
+
+    def flops(self, size: dict[str, int]) -> int:
+        """Two a multiply-add, as torch.einsum multiplies at these sizes.
+
+        A letter to sum that one operand alone carries is summed before; with none in common to
+        sum, the product is elementwise and counts nothing.
+        """
+        a, b = (frozenset(x for x in s if size[x] != 1) for s in (self.a, self.b))
+        out = (a | b) - self.drop if self.out is None else self.out
+        if not (a & b) - out:
+            return 0
+        return 2 * math.prod(size[x] for x in (a & b) | ((a | b) & out))
 
 
-def shape_dots(
-    x: Shape, request: Request, order: str, chunk: int, schedule: str
-) -> tuple[Dot, ...]:
-    """`dots` with the request's numbers at hand."""
-    back = request.backward
-    if schedule == "tokens":  # triton's recurrence multiplies in registers, without dots
+@dataclass(frozen=True, slots=True)
+class Halving:
+    """Products by halving levels, m = 1, 2, … C/2 with C up to a power of two: `times` a level.
+
+    Each level has C/2m blocks of m × m for every one of `batch`, with a channel of letter `along`.
+    """
+
+    name: str
+    batch: Letters
+    along: Letters
+    times: int = 1
+
+    def flops(self, size: dict[str, int]) -> int:
+        """Two a multiply-add."""
+        rows = 1 << max(size["i"] - 1, 0).bit_length()
+        channel = math.prod(size[x] for x in self.along)
+        batch = math.prod(size[x] for x in self.batch - I - J - self.along)
+        return self.times * batch * channel * rows * (rows - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLetters:
+    """Letters of a lane's decays over rows (empty: it never decays), and of its factors."""
+
+    decay: Letters
+    read: Letters
+    write: Letters
+    trained: bool
+
+
+class Operands:
+    """Letters of Q, K, V, the mask and Y, as the lowering lays them out; `sizes` by letter."""
+
+    def __init__(self, x: Shape, r: Request, by_lanes: bool) -> None:
+        spec, self.channel, self.again = r.spec, r.spec.contraction.channel, x.again
+        self.spec, c = spec, spec.contraction
+        carried = (a for e in (c.Q, c.K, c.V, *r.mask.parameters()) for a in spec.axes_of(e))
+        found = set(carried) & set(spec.groups)
+        self.group = next((g for g in spec.groups if g in found), None)
+        self.heads = frozenset("gr" if self.group else "h")
+        self.q, self.k, self.v = (self.letters(e) for e in (c.Q, c.K, c.V))
+        self.v |= P if x.tail else NONE
+        lanes = self._lanes(r, by_lanes)
+        self.lanes = tuple(self._lane(lane) for lane in lanes)
+        self.mask = self.letters(c.L) - C - I
+        per_lane = frozenset().union(*(y.decay | y.read | y.write for y in self.lanes))
+        everything = self.q | self.k | self.v | self.mask | per_lane
+        self.batch = frozenset(spec.batch)
+        self.y = (everything & (self.batch | P)) | C | I | self.heads
+        self.state = self.batch | C | self.heads | N | P
+        #: What a tile of weights carries beside its rows and columns: the mask's factors too.
+        self.tile = (self.q | self.k | per_lane) - N - P
+        self.size = self._sizes(x, r)
+
+    def letters(self, e: Expr | MaskTerm) -> Letters:
+        """Letters of an expression with T as c and i; H, and groups but the first, as heads."""
+        axes = set(self.spec.axes_of(e))
+        out = {a for a in axes if a in self.spec.batch} | {a.lower() for a in axes & {"N", "P"}}
+        if axes & (set(self.spec.groups) - {self.group} | {"H"}):
+            out |= self.heads
+        elif self.group in axes:
+            out.add("g")
+        return frozenset(out) | (C | I if "T" in axes else NONE)
+
+    def _lanes(self, r: Request, by_lanes: bool) -> tuple[Lane, ...]:
+        """The mask's lanes; a single one's factors belong to Q and K."""
+        generators = r.mask.generators() if by_lanes else None
+        if generators is None:
+            return ()
+        if len(generators.lanes) > 1:
+            return generators.lanes
+        (lane,) = generators.lanes
+        c = r.spec.contraction
+        self.q = self.letters(call("mul", lane.read, c.Q))
+        self.k = self.letters(call("mul", lane.write, c.K))
+        return (Lane(lane.log_decay, lane.reset),)
+
+    def _lane(self, lane: Lane) -> LaneLetters:
+        decays = simplify(lane.log_decay) != ZERO
+        decay = self.letters(lane.log_decay) | I if decays else NONE
+        if lane.reset is not None:
+            decay |= self.letters(lane.reset) | I
+        factors = [simplify(e) for e in (lane.read, lane.write)]
+        read, write = (NONE if e == ONE else self.letters(e) for e in factors)
+        return LaneLetters(decay, read, write, decays or factors != [ONE, ONE])
+
+    def _sizes(self, x: Shape, r: Request) -> dict[str, int]:
+        own = {a for i in r.spec.inputs for a in i.axes}
+        length = {a: n if a in own else 1 for a, n in r.sizes}
+        size = {a: length[a] for a in r.spec.batch}
+        size |= {"n": length["N"], "p": length["P"] + x.tail}
+        groups = math.prod(length[g] for g in [self.group] if g)
+        heads = r.size("H") if own & {"H", *r.spec.groups} else 1
+        return size | {"h": heads, "g": groups, "r": heads // groups}
+
+
+Products = Iterator[Product | Halving]
+
+
+def dots(
+    request: Request, order: str, chunk: int, segment: int, schedule: str = "segments",
+    x: Shape | None = None,
+) -> tuple[Dot, ...]:  # fmt: skip
+    """The products of `request` in `order` with pieces of `chunk` tokens, `segment` in flight."""
+    if schedule in ("tokens", "fft"):  # triton's recurrence multiplies in registers
         return ()
-    if schedule == "fft":
-        return _fft(x, back)
-    if order == "quadratic":
-        pairs = entries(x, chunk, whole=request.target == "triton")
-        return (_quadratic_backward if back else _quadratic)(x, pairs)
-    return (_chunked_backward if back else _chunked)(x, -(-x.T // chunk), chunk)
+    x = shape_of(request) if x is None else x
+    quadratic, back = order == "quadratic", request.backward
+    o = Operands(x, request, by_lanes=not quadratic)
+    whole = request.target == "triton"
+    found: dict[str, int] = {}
+    if quadratic:
+        products = list((_tiles_backward if back else _tiles)(o))
+        pieces = _tile_sizes(x, chunk, whole)
+    else:
+        products = list((_chunks_backward if back else _chunks)(o))
+        pieces = _piece_sizes(x.T, chunk, segment, whole)
+    for count, own in pieces:
+        size = o.size | own
+        for p in products:
+            found[p.name] = found.get(p.name, 0) + count * p.flops(size)
+    return tuple(Dot(name, n) for name, n in found.items())
+
+
+def _piece_sizes(T: int, chunk: int, segment: int, whole: bool) -> list[tuple[int, dict[str, int]]]:
+    """(how many, sizes of c, i, j) of the segments of a walk; the last, short chunk is its own."""
+    if whole:
+        return [(-(-T // chunk), {"c": 1, "i": chunk, "j": chunk})]
+    chunks, rest = divmod(T, chunk)
+    full, left = divmod(chunks, max(segment // chunk, 1))
+    every = [(full, segment // chunk, chunk), (1, left, chunk), (1, 1, rest)]
+    return [(n, {"c": c, "i": i, "j": i}) for n, c, i in every if n and c and i]
+
+
+# ---- chunks and their states ----------------------------------------------------------------
+
+
+def _chunks(o: Operands) -> Products:
+    """Scores and values in a chunk; for each lane the state that it adds, and what it reads."""
+    yield from _scores(o)
+    yield from _values(o)
+    for lane in o.lanes:
+        yield _state("state", o, lane)
+        yield _read("read", o, lane)
+
+
+def _chunks_backward(o: Operands) -> Products:
+    """A pass for the states, then the reverse pass, which makes every gradient."""
+    yield from (_state("states pass", o, lane) for lane in o.lanes)
+    yield from _scores(o)
+    yield from (_state("state", o, lane) for lane in o.lanes)
+    if o.again:
+        yield from _values(o)
+        yield from (_read("read", o, lane) for lane in o.lanes)
+    yield from {None: _inside_backward, "N": _inside_n, "P": _inside_p}[o.channel](o)
+    for lane in o.lanes:
+        rows = lane.decay | lane.read
+        of_q, of_y = (o.q | rows, o.y) if o.channel == "N" else (o.q, o.y | rows)
+        yield Product("QdY state", of_q, of_y, drop=I)
+        yield from (_between_n if o.channel == "N" else _between)(o, lane)
+
+
+def _tile(letters: Letters) -> Letters:
+    return (letters - N - P) | I | J
+
+
+def _columns(letters: Letters) -> Letters:
+    return letters - I | J if letters & I else letters
+
+
+def _scores(o: Operands) -> Products:
+    if o.channel == "N":
+        for lane in o.lanes:
+            yield Halving("scores", o.q | o.k | lane.decay, N)
+    else:
+        yield Product("scores", o.q, _columns(o.k), drop=N)
+
+
+def _values(o: Operands) -> Products:
+    if o.channel == "P":
+        for lane in o.lanes:
+            yield Halving("intra", (o.q | o.k | o.v | lane.decay) - N, P)
+    else:
+        yield Product("intra", _tile(o.tile), _columns(o.v), drop=J)
+
+
+def _state(name: str, o: Operands, lane: LaneLetters) -> Product:
+    columns = lane.decay | lane.write
+    if o.channel == "N":
+        return Product(name, o.k | columns, o.v, drop=I)
+    return Product(name, o.k, o.v | columns, drop=I)
+
+
+def _read(name: str, o: Operands, lane: LaneLetters) -> Product:
+    rows = lane.decay | lane.read if o.channel == "N" else NONE
+    return Product(name, o.q | rows, o.state, drop=N)
+
+
+def _inside_backward(o: Operands) -> Products:
+    ds = _tile(o.q | o.k)
+    yield Product("dscores", o.y, _columns(o.v), drop=P)
+    yield Product("dQ intra", ds, _columns(o.k), o.q)
+    yield Product("dK intra", ds, o.q, _columns(o.k))
+    yield Product("dV intra", _tile(o.tile), o.y, _columns(o.v))
+
+
+def _inside_n(o: Operands) -> Products:
+    yield Product("dscores", o.y, _columns(o.v), drop=P)
+    yield Product("dV intra", _tile(o.tile), o.y, _columns(o.v))
+    for _ in o.lanes:
+        yield Halving("dQ, dK intra", o.y - P, N, times=2)
+
+
+def _inside_p(o: Operands) -> Products:
+    ds = _tile(o.q | o.k)
+    for _ in o.lanes:
+        yield Halving("dscores, dV intra", o.y, P, times=3)
+    yield Product("dQ intra", ds, _columns(o.k), o.q)
+    yield Product("dK intra", ds, o.q, _columns(o.k))
+
+
+def _between(o: Operands, lane: LaneLetters) -> Products:
+    yield Product("dQ read", o.y | lane.decay | lane.read, o.state, o.q)
+    yield Product("dK read", o.v | lane.decay | lane.write, o.state, o.k)
+    yield Product("dV read", o.k, o.state, drop=N)
+    if lane.trained:
+        yield _read("read", o, lane)
+
+
+def _between_n(o: Operands, lane: LaneLetters) -> Products:
+    yield Product("dQ read", o.y, o.state, drop=P)
+    yield Product("dK read", o.v, o.state, drop=P)
+    yield Product("dV read", o.k | lane.decay, o.state, o.v)
+
+
+# ---- tiles of the quadratic order -----------------------------------------------------------
+
+
+def _tiles(o: Operands) -> Products:
+    """Scores and values of a block of rows."""
+    weights = _tile(o.q | o.k | o.mask)
+    yield _tile_scores(o)
+    yield Product("values", weights | (o.mask & P), _columns(o.v), drop=J)
+
+
+def _tile_scores(o: Operands) -> Product:
+    return Product("scores", o.q | (o.mask if o.channel == "N" else NONE), _columns(o.k), drop=N)
+
+
+def _tiles_backward(o: Operands) -> Products:
+    """Scores again, their gradient, and the gradients of the operands."""
+    if o.again:
+        yield from _tiles(o)
+    weights, ds = _tile(o.q | o.k | o.mask), _tile(o.q | o.k)
+    yield _tile_scores(o)
+    if o.channel == "P":
+        yield Product("dscores", o.y | J, _columns(o.v), ds)
+    else:
+        yield Product("dscores", o.y, _columns(o.v), drop=P)
+    if o.channel == "N":
+        ds = _tile(o.y) | (o.mask & N)
+    yield Product("dQ", ds, _columns(o.k), o.q)
+    yield Product("dK", ds, o.q, _columns(o.k))
+    yield Product("dV", weights | (o.mask & P), o.y, _columns(o.v))
+
+
+def _tile_sizes(x: Shape, rows: int, whole: bool) -> list[tuple[int, dict[str, int]]]:
+    """(how many, sizes of c, i, j): the first block, the last, and all between as one wide one."""
+    blocks = -(-x.T // rows)
+    ends = sorted({0, blocks - 1}) if blocks else []
+    found = []
+    for k in ends:
+        height = rows if whole else min(rows, x.T - k * rows)
+        found.append((1, {"c": 1, "i": height, "j": block_columns(x, rows, k, whole)}))
+    inner = entries(x, rows, whole) - sum(s["i"] * s["j"] for _, s in found)
+    return [*found, (1, {"c": 1, "i": rows, "j": inner // rows})] if inner else found
+
+
+def block_columns(x: Shape, rows: int, k: int, whole: bool = False) -> int:
+    """Columns that block k of `rows` rows is multiplied with: those that the support meets."""
+    last = -(-x.T // rows) * rows if whole else x.T
+    first, stop = k * rows, min((k + 1) * rows, last)
+    return _clamped(stop, x.support.lo, last, last) - _clamped(first, x.support.hi, 0, last)
+
+
+def _clamped(at: int, lag: int | None, free: int, last: int) -> int:
+    return free if lag is None else min(max(at - lag, 0), last)
 
 
 def entries(x: Shape, rows: int, whole: bool = False) -> int:
     """Entries of L in the tiles that are computed, for one head.
 
-    Rows go in blocks of `rows`; a lower mask stops at the block's last row, any other runs over all
-    columns. `whole`: ragged blocks count as full ones.
+    Rows go in blocks of `rows`, against the columns that the support meets. `whole`: ragged blocks
+    count as full ones, and only what lies above a lower mask is skipped.
     """
     blocks = -(-x.T // rows)
-    if not x.support.lower:
-        return (blocks * rows) ** 2 if whole else x.T * x.T
-    full = rows * rows * (blocks * (blocks + 1) // 2)
-    if whole or not blocks:
-        return full
-    last = x.T - (blocks - 1) * rows
-    return full - rows * blocks * rows + last * x.T
+    if not blocks:
+        return 0
+    if whole:
+        return rows * rows * (blocks * (blocks + 1) // 2 if x.support.lower else blocks * blocks)
+    inner = rows * (_clamped_sum(x, rows, blocks - 1))
+    height = x.T - (blocks - 1) * rows
+    return inner + height * block_columns(x, rows, blocks - 1)
 
 
-def _in_chunk(x: Shape, C: int, axis: str) -> int:
-    """Entries of one chunk's block, C × C, for the product that sums or keeps `axis`.
-
-    With a decay along `axis` the block goes by halving levels, m = 1, 2, … C/2: C/2m blocks of
-    m × m below the diagonal, which is elementwise.
-    """
-    return C * (C - 1) // 2 if x.channel == axis else C * C
-
-
-def _chunked(x: Shape, nC: int, C: int) -> tuple[Dot, ...]:
-    """In-chunk scores and values; for each lane the state that a chunk adds, and what it reads."""
-    unit = 2 * x.batch * nC
-    lanes = x.rank or 0
-    state = unit * C * x.n("K") * x.p * lanes
-    return (
-        Dot("scores", unit * _scores_heads(x) * _in_chunk(x, C, "N") * x.n("QK")),
-        Dot("intra", unit * x.all_heads * _in_chunk(x, C, "P") * x.p),
-        Dot("state", state * x.heads("KVL")),
-        Dot("read", unit * C * x.n("QK") * x.p * lanes * x.all_heads),
-    )
+def _clamped_sum(x: Shape, rows: int, blocks: int) -> int:
+    """Σ of `block_columns` over the first `blocks`, which are full, in closed form."""
+    lo, hi = x.support.lo, x.support.hi
+    stops = blocks * x.T if lo is None else _ramp(rows - lo, rows, blocks, x.T)
+    firsts = 0 if hi is None else _ramp(-hi, rows, blocks, x.T)
+    return stops - firsts
 
 
-def _chunked_backward(x: Shape, nC: int, C: int) -> tuple[Dot, ...]:
-    """A pass for the states, then the reverse pass, which makes every gradient."""
-    unit = 2 * x.batch * nC
-    sums, values = _in_chunk(x, C, "N"), _in_chunk(x, C, "P")
-    scores = unit * _scores_heads(x) * sums * x.n("QK")
-    dvalues = unit * x.all_heads * values * x.p
-    keys = unit * x.heads("QKL" if x.channel == "N" else "QK") * sums * x.n("QK")
-    outer = unit * C * x.n("QK") * x.p * (x.rank or 0)
-    state, full = outer * x.heads("KVL"), outer * x.all_heads
-    again = (Dot("intra", dvalues), Dot("read", full)) if x.again else ()
-    return (
-        Dot("states pass", state), Dot("state", state), Dot("scores", scores),
-        Dot("dscores", dvalues), Dot("dQ intra", keys), Dot("dK intra", keys),
-        Dot("dV intra", dvalues), Dot("QdY state", full), Dot("dQ read", full),
-        Dot("dK read", full), Dot("dV read", full), *again,
-    )  # fmt: skip
+def _ramp(start: int, step: int, n: int, most: int) -> int:
+    """Σ_{k<n} of start + k·step, kept inside 0 … most."""
+    first = min(max(-(start // step), 0), n)  # the first k that is above 0
+    stop = min(max(-(-(most - start) // step), first), n)  # the first that reaches `most`
+    middle = stop - first
+    return middle * start + step * (first + stop - 1) * middle // 2 + (n - stop) * most
 
-
-def _scores_heads(x: Shape) -> int:
-    """Heads of Q·K, the mask's too where it stands between them."""
-    return x.heads("QKL" if x.channel == "N" else "QK")
-
-
-def _quadratic(x: Shape, pairs: int) -> tuple[Dot, ...]:
-    """Scores and values on tiles."""
-    unit = 2 * x.batch * pairs
-    return (
-        Dot("scores", unit * _scores_heads(x) * x.n("QK")),
-        Dot("values", unit * x.all_heads * x.p),
-    )
-
-
-def _quadratic_backward(x: Shape, pairs: int) -> tuple[Dot, ...]:
-    """Scores again, their gradient, and the gradients of the operands."""
-    unit = 2 * x.batch * pairs
-    scores, values = unit * _scores_heads(x) * x.n("QK"), unit * x.all_heads * x.p
-    again = (Dot("values", values),) if x.again else ()
-    return (
-        Dot("scores", scores), Dot("dscores", values), Dot("dQ", scores), Dot("dK", scores),
-        Dot("dV", values), *again,
-    )  # fmt: skip
-
-
-def _fft(x: Shape, back: bool) -> tuple[Dot, ...]:
-    """Reads of the expanded state K⊗V after its convolution; backward reads for each operand."""
-    read = 2 * x.batch * x.T * x.all_heads * x.n("QK") * x.p
-    reads = ("dQ read", "dK read", "dV read") if back else ("read",)
-    return tuple(Dot(name, read) for name in reads)

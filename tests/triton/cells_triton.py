@@ -1,0 +1,169 @@
+"""Cells of the Triton target, run interpreted: a child process, for the switch is read at import.
+
+`python cells_triton.py name …` prints one JSON line a cell: its worst relative error, over outputs,
+final state and all gradients, against the float64 oracle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["TRITON_INTERPRET"] = "1"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import torch
+from specs_triton import SPECS
+from torch import Tensor
+
+import smac
+
+SHIPPED = {
+    "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),
+    "linear_attention": ("chunked", "linear", "quadratic"),
+    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",), "multiscale": ("quadratic",),
+    "gla": ("linear", "quadratic"),
+}  # fmt: skip
+#: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
+SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
+#: Batch entries and groups beside each other, for a cell of each kind of kernel.
+MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
+CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
+           ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"))  # fmt: skip
+
+
+def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]:
+    """Inputs in float64: log decays of at most 0 (`special`: with resets
+    and growth), rates in (0, 1)."""
+    g = torch.Generator().manual_seed(0)
+    found: dict[str, Tensor] = {}
+    for i in op.spec.inputs:
+        shape = [sizes["T" if a == "S" else a] for a in i.axes]
+        x = torch.randn(shape, generator=g, dtype=torch.float64)
+        if i.name == "ids":
+            found[i.name] = (torch.rand(shape, generator=g) < 0.15).long().cumsum(-1)
+            continue
+        if i.name in ("A", "a", "g", "f", "decay_"):
+            x = -x.abs()
+        if special and i.name in ("a", "g", "f", "decay_"):
+            for start, value in enumerate((-math.inf, 0.3, 0.0, -50.0, -256.0)):
+                x.view(-1)[start::23] = value
+        if i.name in ("gamma", "fast", "slow"):
+            x = torch.sigmoid(x)
+        found[i.name] = x
+    return found
+
+
+def leaves(inputs: dict[str, Tensor], dtype: torch.dtype, strided: bool) -> dict[str, Tensor]:
+    """The inputs in `dtype`, to differentiate; `strided`: heads before tokens in memory."""
+    out = {}
+    for name, x in inputs.items():
+        y = x.to(dtype) if x.is_floating_point() else x
+        if strided and y.dim() >= 3:
+            y = y.transpose(1, 2).contiguous().transpose(1, 2)
+        y = y.clone(memory_format=torch.preserve_format)
+        out[name] = y.requires_grad_() if x.is_floating_point() else y
+    return out
+
+
+def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
+    """The worst error, relative to the largest value of its tensor; NaN counts as infinite."""
+    top = 0.0
+    for x, y in zip(got, exact, strict=True):
+        if x is None or y is None:
+            if not (x is None and y is None):
+                return math.inf
+            continue
+        if x.shape != y.shape:
+            return math.inf
+        if x.numel():
+            scale = y.detach().abs().max().item() or 1.0
+            e = (x.detach().double() - y.detach()).abs().max().item() / scale
+            top = max(top, e if e == e else math.inf)
+    return top
+
+
+def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bool = False,
+         special: bool = False, strided: bool = True, **sizes: int) -> float:  # fmt: skip
+    """Forward and backward of `spec` in `order`, against the oracle."""
+    text = SPECS[spec][0] if spec in SPECS else spec
+    chunk = None if order == "linear" else 16
+    op = smac.compile(text, target="triton", order=order, chunk=chunk)
+    have = {a for i in op.spec.inputs for a in i.axes}
+    given = {**SIZES, **sizes}
+    given["W"] = 2 * given["T"] - 1 if spec.startswith("bidirectional") else given["T"]
+    inputs = draw(op, given, special)
+    a, b = leaves(inputs, dtype, strided), leaves(inputs, torch.float64, False)
+    more: list[tuple[Tensor, Tensor]] = []
+    if state:
+        empty = op.init_state(dtype=dtype, **{x: n for x, n in given.items() if x in have - {"W"}})
+        g = torch.Generator().manual_seed(1)
+        S = torch.randn(empty.S.shape, generator=g, dtype=torch.float64)
+        pair = tuple(S.to(d).requires_grad_() for d in (dtype, torch.float64))
+        more = [(pair[0], pair[1])]
+        ya, fa = op(**a, initial_state=dataclasses.replace(empty, S=pair[0]), return_state=True)
+        yb, fb = op.reference(**b, initial_state=dataclasses.replace(empty, S=pair[1]),
+                              return_state=True)  # fmt: skip
+        outs = [(ya, yb), (fa.S, fb.S)]
+    else:
+        outs = [(op(**a), op.reference(**b))]
+    g = torch.Generator().manual_seed(2)
+    cotangents = [torch.randn(y.shape, generator=g, dtype=torch.float64) for _, y in outs]
+    wrt = [(a[n], b[n]) for n in a if a[n].is_floating_point()] + more
+    got = torch.autograd.grad([y for y, _ in outs], [x for x, _ in wrt],
+                              [c.to(y.dtype) for c, (y, _) in zip(cotangents, outs, strict=True)],
+                              allow_unused=True)  # fmt: skip
+    exact = torch.autograd.grad([y for _, y in outs], [x for _, x in wrt], cotangents,
+                                allow_unused=True)  # fmt: skip
+    return worst([*(y for y, _ in outs), *got], [*(y for _, y in outs), *exact])
+
+
+def cells() -> dict[str, Callable[[], float]]:
+    """Every cell by name."""
+    made: dict[str, Callable[[], float]] = {}
+
+    def add(name: str, *args: object, **kw: object) -> None:
+        made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
+
+    for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
+        short = {"T": 19} if spec in ("gla", "rwkv6", "channel_p") else {}
+        for order in orders:
+            more = MANY if (spec, order) in CROWDED else {}
+            add(f"{spec}-{order}-float64", spec, order, **short, **more)
+    for spec, order in (("ssd", "chunked"), ("retnet", "chunked"), ("packed_ssd", "chunked"),
+                        ("gla", "linear"), ("linear_attention", "linear")):  # fmt: skip
+        add(f"{spec}-{order}-state", spec, order, state=True)
+    for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("gla", "linear"),
+                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked")):  # fmt: skip
+        add(f"{spec}-{order}-float32", spec, order, torch.float32)
+    for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
+                        ("window_decay", "quadratic"), ("channel_p", "quadratic")):  # fmt: skip
+        add(f"{spec}-{order}-special", spec, order, special=True, T=40)
+    for T in (0, 1, 16, 17):
+        add(f"ssd-chunked-T{T}", "ssd", "chunked", T=T, state=True)
+        add(f"toeplitz-quadratic-T{T}", "toeplitz", "quadratic", T=T)
+    add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
+    add("gla-linear-long", "gla", "linear", T=70, H=1, G=1, state=True)
+    add("ssd-linear-groups", "ssd", "linear", T=5, **MANY)
+    return made
+
+
+def main() -> None:
+    """Run the cells named, or all."""
+    torch.set_num_threads(1)
+    known = cells()
+    for name in sys.argv[1:] or known:
+        try:
+            print(json.dumps({"cell": name, "error": known[name]()}), flush=True)
+        except Exception as e:
+            print(json.dumps({"cell": name, "failed": f"{type(e).__name__}: {e}"}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The Triton target against the oracle: every spec and order, interpreted, in a child process."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+#: The worst relative error that a cell may have, by the end of its name.
+BOUND = {"float32": 2e-6}
+
+
+def names() -> list[str]:
+    """Names of all cells; asked of the child, since importing them would switch the interpreter on."""
+    code = ("import os, sys; sys.path.insert(0, sys.argv[1]); import cells_triton as c; "
+            "print('\\n'.join(c.cells()))")  # fmt: skip
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(HERE)], text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    return done.stdout.split()
+
+
+def test_every_cell_is_right() -> None:
+    """Outputs, states and all gradients; 1e-10 in float64."""
+    wanted = names()
+    done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "cells_triton.py")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [x["cell"] for x in found] == wanted, done.stderr[-2000:]
+    wrong = [x for x in found
+             if not x.get("error", 1.0) <= BOUND.get(x["cell"].split("-")[-1], 1e-10)]  # fmt: skip
+    assert not wrong, wrong
+
+
+def test_a_wrong_kernel_is_seen(tmp_path: Path) -> None:
+    """The cells fail when a template's decay of the state is dropped: the bound is no formality."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import cells_triton as c
+from smac.codegen import triton
+real = triton.wrap
+triton.wrap = lambda text: real(text).replace("b_state = b_all * b_state", "b_state = b_state")
+print(c.cells()["retnet-chunked-float64"]())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(HERE)], text=True,
+                          capture_output=True, check=True)  # fmt: skip
+    assert float(done.stdout) > 1e-3
+
+
+@pytest.mark.parametrize("order", ["chunked", "quadratic"])
+def test_rendered_text_is_tidy(order: str) -> None:
+    """Lines of at most 100 columns, no family named, 64-bit program indices."""
+    import smac
+
+    text = smac.compile("packed_ssd", target="triton", order=order).source("triton", T=256)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "tl.program_id(0).to(tl.int64)" in text
+    assert not re.search(r"semiseparable|causal|toeplitz|document\(", text)

@@ -114,7 +114,7 @@ class Draft:
         masks = [x for x in (mask, also) if x]
         return StoreText(pointer, value, " & ".join(masks) or None)
 
-    def finish(self, template: str, warps: int = 4, **x: object) -> Launch:
+    def finish(self, template: str, x: Mapping[str, object], warps: int = 4) -> Launch:
         """Render the template and say how to launch it."""
         scope = self.scope
         counts = " ".join(c for _, c, _ in self.grid)

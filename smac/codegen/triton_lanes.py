@@ -71,7 +71,7 @@ def lane_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     }  # fmt: skip
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
     x["stores"] = [d.store(tensor, Name(o), row, 1) for o, tensor in outs.items()]
-    return d.finish("lane_grad", **x)
+    return d.finish("lane_grad", x)
 
 
 def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -106,4 +106,4 @@ def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
     out: Frame = {"T": t, "N": Ix("o_c", 0, "m_c"), "P": Ix("o_k", 0, "m_k")}
     x["stores"] = [d.store(tensor, Name(o), out, 1) for o, tensor in outs.items()]
-    return d.finish("recurrent_grad", **x)
+    return d.finish("recurrent_grad", x)

@@ -133,7 +133,7 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     x["entry"] = _number(Entry(d, t, s, channel).text(k.entry))
     x["begin"], x["end"] = _band(k.support, "i_row", by_row=not carry.reverse)
     x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
-    return d.finish("tiles", **x)
+    return d.finish("tiles", x)
 
 
 def _number(t: Text) -> str:
@@ -187,7 +187,7 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
     entry = Entry(d, rows, cols, {})
     x["weight"] = _number(entry.text(g.weight))
     x |= _gathered(d, g, entry, k.support, out, parts)
-    return d.finish("tiles_grad", **x)
+    return d.finish("tiles_grad", x)
 
 
 def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: str,

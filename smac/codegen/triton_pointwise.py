@@ -53,7 +53,7 @@ def pointwise(name: str, layout: Layout, known: dict[str, Tensor], values: Mappi
     if col:
         frame = {**frame, col: Ix("o_c", rank - 1, "m_c", 0, "DC")}
     texts = [_store(d, s, frame, rank, row, col) for s in stores]
-    return d.finish("pointwise", row=row, col=col, stores=texts)
+    return d.finish("pointwise", {"row": row, "col": col, "stores": texts})
 
 
 def _count(axis: str) -> str:

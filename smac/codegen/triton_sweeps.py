@@ -105,7 +105,7 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         "right": d.operand(k_name, side_k),
         "stores": read_stores(d, read, targets, side_k, kept, 2),
     }  # fmt: skip
-    return d.finish("sweep", **x)
+    return d.finish("sweep", x)
 
 
 def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -133,7 +133,7 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         "right": d.operand(k_name, side_k, cast=False),
         "stores": read_stores(d, read, targets, out, kept, 1),
     }  # fmt: skip
-    return d.finish("recurrent", **x)
+    return d.finish("recurrent", x)
 
 
 def about(read: Read, carry: Carry) -> str:

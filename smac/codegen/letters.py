@@ -41,15 +41,16 @@ class Letters:
         return "".join(x for x in known if any(x in s for s in specs))
 
 
-def view(text: str, have: str, want: str) -> str:
-    """Code for `text` with letters `have` laid out to broadcast against letters `want`."""
+def view(text: str, have: str, want: str, whole: bool = False) -> str:
+    """Code for `text` with letters `have` laid out to broadcast against letters `want`; `whole`:
+    with every one of those dimensions, the leading ones too."""
     kept = [x for x in want if x in have]
     order = [have.index(x) for x in kept]
     if sorted(order) != list(range(len(have))):
         raise ValueError(f"letters {have!r} do not all occur in {want!r}")
     if order != sorted(order):
         text = f"{text}.permute({', '.join(map(str, order))})"
-    first = next((i for i, x in enumerate(want) if x in have), len(want))
+    first = 0 if whole else next((i for i, x in enumerate(want) if x in have), len(want))
     index = [":" if x in have else "None" for x in want[first:]]
     if "None" not in index:
         return text

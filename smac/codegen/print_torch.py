@@ -160,14 +160,14 @@ class Scope:
             return Code(f"({texts[0]} * {texts[1]})", axes)
         if fn not in FUNCTIONS:
             raise CodegenError(f"the torch target has no code for '{fn}'")
-        inner = ", ".join(_bare(t) for t in texts)
+        inner = ", ".join(bare(t) for t in texts)
         return Code(f"{FUNCTIONS[fn]}({inner})", axes, integer=fn == "bit_length")
 
     def _where(self, args: list[Code], texts: list[str], axes: tuple[str, ...] | None) -> Code:
         if args[0].axes is None:
             return Code(f"({texts[1]} if {texts[0]} else {texts[2]})", axes)
         cond = texts[0] if args[0].boolean else f"({texts[0]} != 0)"
-        text = f"torch.where({_bare(cond)}, {_bare(texts[1])}, {_bare(texts[2])})"
+        text = f"torch.where({bare(cond)}, {bare(texts[1])}, {bare(texts[2])})"
         if args[1].axes is None and args[2].axes is None:
             text += ".to(acc)"
         return Code(text, axes)
@@ -184,7 +184,7 @@ def _number(value: int | float) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """`text` without one pair of enclosing parentheses."""
     if not (text.startswith("(") and text.endswith(")")):
         return text
@@ -197,7 +197,7 @@ def _bare(text: str) -> str:
 
 
 def _static(fn: str, texts: list[str]) -> str:
-    inner = ", ".join(_bare(t) for t in texts)
+    inner = ", ".join(bare(t) for t in texts)
     if fn in STATIC:
         return f"math.{fn}({inner})"
     return f"float({FUNCTIONS[fn]}(torch.tensor(float({inner}), dtype=torch.float64)))"
@@ -216,5 +216,5 @@ def _bounded(fn: str, args: list[Code], texts: list[str]) -> str:
     if args[0].axes is None or args[1].axes is None:
         number, tensor = (0, 1) if args[0].axes is None else (1, 0)
         side = "max" if fn == "minimum" else "min"
-        return f"{texts[tensor]}.clamp({side}={_bare(texts[number])})"
+        return f"{texts[tensor]}.clamp({side}={bare(texts[number])})"
     return f"torch.{fn}({texts[0]}, {texts[1]})"

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smac.codegen.letters import Letters
-from smac.codegen.print_torch import Code, Scope
+from smac.codegen.print_torch import Code, Scope, bare
 from smac.codegen.torch_names import Shapes, python
 from smac.expr import Expr, Index, names, walk
 from smac.ir import Kernel, Program, Store, Value
+
+
+OPERANDS = ("Q", "K", "V", "dY")
 
 
 class KernelContext:
     """Lines shared by all kinds. Inside a walk, tokens t0 … t1 are in flight."""
 
     def __init__(self, k: Kernel, p: Program, shapes: Shapes) -> None:
+        self.order = (*p.batch, "T", "S", "W", "H", *p.groups, "N", "P")
+        k = replace(k, values=tuple(self._widened(v, k) for v in k.values))
         self.ir, self.program, self.shapes = k, p, shapes
         self.name, self.chunk, self.segment = k.name, k.walk.chunk, k.walk.segment
         self.channel = k.channel
         self.by_name = {v.name: v for v in k.values}
         self.batch = p.batch
         self.letters = Letters(self.batch, k.group)
-        self.order = (*self.batch, "T", "S", "W", "H", *p.groups, "N", "P")
         self.scope = Scope(self.order, {g: f"n_H // n_{g}" for g in p.groups})
         self.buffers = {b.name: b for b in p.buffers}
         self.once: list[str] = []
         self.loaded: set[str] = set()
         self.sums: dict[str, Code] = {}
+
+    def _widened(self, v: Value, k: Kernel) -> Value:
+        """Operands always have an axis T; Q and K share N, V has a channel's P: what they lack they
+        repeat, so that each product has its gradient's axes."""
+        if v.name not in OPERANDS:
+            return v
+        own = {*v.axes, "T"}
+        if v.name in ("Q", "K"):
+            others = {a for x in k.values if x.name in ("Q", "K") for a in x.axes}
+            own |= {"N"} & {*others, k.channel}
+        elif k.channel == "P":
+            own.add("P")
+        return replace(v, axes=tuple(a for a in self.order if a in own))
 
     def load(self, exprs: list[Expr], whole: bool = False) -> list[str]:
         """Lines that bring the buffers of `exprs` in, in the accumulator's type; those without T
@@ -73,16 +92,24 @@ class KernelContext:
         code = self._summed(self.scope.code(v.expr), v.axes)
         tail = None if v.tail is None else self._tail(v)
         lines += self.scope.take_lines()
-        text = code.text
-        if code.axes is None:
-            ones = ", ".join("1" for _ in v.axes)
-            text, code = f"torch.full(({ones}{',' if len(v.axes) == 1 else ''}), {text}, dtype=acc, device=device)", Code(text, v.axes)
+        text = self._spread(code, v, whole)
         if tail is not None:
             text = tail.replace("@", text)
-        elif text != v.name and code.axes != v.axes:
-            text = self._widened(Code(text, code.axes), v.axes)
-        lines.append(f"{v.name} = {text}")
-        return lines
+        return [*lines, f"{v.name} = {text}"]
+
+    def _spread(self, code: Code, v: Value, whole: bool) -> str:
+        """`code` with the axes of `v`. Of those that it lacks, T, N and P are repeated (all of them
+        where a tail has to fit behind); the others have length 1 and broadcast."""
+        sizes = {a: f"n_{a}" for a in v.axes} | ({} if whole else {"T": "t1 - t0"})
+        wide = v.axes if v.tail is not None else ("T", "N", "P")
+        if code.axes is None:
+            shape = "".join(f"{sizes[a] if a in wide else 1}, " for a in v.axes)
+            return f"torch.full(({shape}), {bare(code.text)}, dtype=acc, device=device)"
+        text = self.scope.align(code, v.axes)
+        lacking = {a for a in v.axes if a in wide and a not in code.axes}
+        if lacking:
+            text += f".expand({', '.join(sizes[a] if a in lacking else '-1' for a in v.axes)})"
+        return bare(text)
 
     def _tail(self, v: Value) -> str:
         """Code that puts one more column behind "@"."""
@@ -93,17 +120,15 @@ class KernelContext:
             return f"torch.nn.functional.pad(@, (0, 1), value={code.text})"
         return f"torch.cat([@, {self.scope.align(code, v.axes)}], -1)"
 
-    def _widened(self, code: Code, axes: tuple[str, ...]) -> str:
-        """`code` with the axes that it lacks as length 1 (they broadcast)."""
-        index = [":" if a in (code.axes or ()) else "None" for a in axes]
-        return f"{code.text}[{', '.join(index)}]"
-
     def _summed(self, code: Code, axes: tuple[str, ...]) -> Code:
         """`code` summed over the axes that `axes` lacks; heads into their groups."""
         if code.axes is None:
             return code
         text, own = code.text, list(code.axes)
-        for g in self.scope.group:
+        for g, heads in self.scope.group.items():
+            if g in own and g not in axes and "H" in axes:
+                i = own.index(g)
+                text, own[i] = f"{text}.repeat_interleave({heads}, {i})", "H"
             if g in axes and "H" in own and "H" not in axes:
                 i = own.index("H")
                 text = f"{text}.unflatten({i}, (n_{g}, -1))"

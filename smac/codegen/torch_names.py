@@ -30,7 +30,7 @@ class Shapes:
         kernels = [s for s in p.steps if isinstance(s, Kernel)]
         self.groups = p.groups
         axes = dict.fromkeys(a for b in p.buffers for a in b.axes if a not in ("R", "C"))
-        axes |= dict.fromkeys(["T", "H", "N", "P"])
+        axes |= dict.fromkeys([*p.batch, "T", "H", "N", "P"])
         axes |= {e.axis: None for k in kernels for x in _exprs(k) for e in walk(x)
                  if isinstance(e, Size)}  # fmt: skip
         self.lines = [f"n_{a} = {self._size(a)}" for a in axes]

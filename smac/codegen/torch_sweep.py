@@ -36,12 +36,18 @@ class LaneTiles:
     write: Factor | None
     grads: LaneGrad | None
 
+    @property
+    def row_dim(self) -> int:
+        """The dimension of rows in `rows`, from the end."""
+        return self.rows.index("i") - len(self.rows)
+
 
 class SweepContext(KernelContext):
     """What templates/torch/chunked*.py.jinja read."""
 
     def __init__(self, k: Kernel, p: Program, shapes: Shapes) -> None:
         super().__init__(k, p, shapes)
+        k = self.ir
         of, union = self.letters.of, self.letters.union
         axes = {v.name: v.axes for v in k.values}
         batch, heads = "".join(self.letters.batch.values()), self.letters.heads
@@ -51,13 +57,10 @@ class SweepContext(KernelContext):
         self.q, self.k, self.v = (of(axes.get(n, ())) for n in "QKV")
         self.kj, self.vj = self.k.replace("i", "j"), self.v.replace("i", "j")
         self.dy = of(axes.get("dY", ()))
-        # with Q and K shared in a group, N before the heads makes products with states plain matrices
-        shared = k.group and "r" not in self.q + self.k
-        self.carried = batch + ("gnrp" if shared else heads + "np")
+        self.carried = batch + ("gnrp" if k.group and self._shared() else heads + "np")
         self.state = batch + "c" + self.carried.removeprefix(batch)
         self.lead = batch + "c" + heads
         self.channel_letter = {None: "", "N": "n", "P": "p"}[k.channel]
-        self.row_dim = -2 if k.channel else -1
         self.tall = self.lead + "i" + self.channel_letter
         self.values, self.late = self._values()
         self.lanes = tuple(self._lane(i) for i in range(len(k.lanes)))
@@ -94,6 +97,12 @@ class SweepContext(KernelContext):
         self.epilogue = self._epilogue()
         self.final = self.finals()
 
+    def _shared(self) -> bool:
+        """Whether Q and K are those of groups in every kernel of the program: N before the heads of
+        a group then makes products with states plain matrices."""
+        kernels = (s for s in self.program.steps if isinstance(s, Kernel))
+        return not any("H" in v.axes for k in kernels for v in k.values if v.name in ("Q", "K"))
+
     def _values(self) -> tuple[list[str], list[str]]:
         """Lines of the operands, and of those that need Y first."""
         early: list[str] = []
@@ -122,6 +131,8 @@ class SweepContext(KernelContext):
                 code = f"_cut(torch.zeros_like({texts[0]}, dtype=acc), {texts[0]})"
             else:
                 code = f"_cut({', '.join(texts)})"
+        elif self.channel_letter:  # a channel's tiles want log decays, be they 0
+            rows, code = "i" + self.channel_letter, "torch.zeros(C, 1, dtype=acc, device=device)"
         return LaneTiles(
             i, code, rows, rows.replace("i", ""), _tile(rows.replace(self.channel_letter or "?", "")),
             self._factor(lane.read), self._factor(lane.write), grads,

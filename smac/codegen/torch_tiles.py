@@ -63,6 +63,7 @@ class TilesContext(KernelContext):
 
     def __init__(self, k: Kernel, p: Program, shapes: Shapes) -> None:
         super().__init__(k, p, shapes)
+        k = self.ir
         of, union = self.letters.of, self.letters.union
         axes = {v.name: v.axes for v in k.values}
         self.bases = [v for v in k.values if v.name not in ("Q", "K", "V", "dY")]
@@ -132,7 +133,7 @@ class TilesContext(KernelContext):
             text = self.tile.align(replace(code, text=text), wide)
             axes = wide or ()
         have = self._letters(axes)
-        return [*self.tile.take_lines(), f"{name} = {view(text, have, self.mask)}  # {self.mask}"]
+        return [*self.tile.take_lines(), f"{name} = {view(text, have, self.mask, True)}  # {self.mask}"]
 
     def _letters(self, axes: tuple[str, ...]) -> str:
         special = {"T": "i", "S": "j", "W": "w", WITHIN: "r"}
@@ -262,7 +263,7 @@ class TilesContext(KernelContext):
             first = f"int({low}.min()) if W.numel() else 0"
             return [*lines, f"{out} = {out} + _by_lag(W, {first}, {out}.shape[-1])"]
         t, s = (_inside(self.tile.flat(i), "T") for i in g.index)
-        return [*lines, f"{out} = {out}.index_put((..., {t}, {s}), W, accumulate=True)"]
+        return [*lines, f"{out} = _at_grad(W, {t}, {s}, {out})"]
 
     def einsum(self, a: str, b: str, out: str) -> str:
         """The spec of a product of two tiles."""

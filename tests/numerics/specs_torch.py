@@ -1,0 +1,119 @@
+"""Specs beyond the shipped ones, one feature each, with the orders that their masks allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+QKV = {"q": "B T H N", "k": "B T H N", "v": "B T H P"}
+ALL = ("quadratic", "chunked", "linear")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A spec in pieces; `bare` inputs are log decays, which get −inf, −50, 0 and 0.3."""
+
+    mask: str
+    more: Mapping[str, str] = field(default_factory=dict)
+    orders: tuple[str, ...] = ALL
+    inputs: Mapping[str, str] = field(default_factory=lambda: QKV)
+    axes: Mapping[str, str] = field(default_factory=dict)
+    channel: str = ""
+    operands: tuple[str, str, str] = ("q", "k", "v")
+    output: Mapping[str, str] = field(default_factory=lambda: {"y": "Y"})
+    bare: tuple[str, ...] = ()
+    lags: str = "causal"
+
+    def toml(self, name: str) -> str:
+        """The spec's text."""
+        q, k, v = self.operands
+        return "\n".join([
+            "smac = 1", f'name = "{name}"',
+            "[axes]", *(f'{a} = "{kind}"' for a, kind in self.axes.items()),
+            "[inputs]", *(f'{n} = "{a}"' for n, a in {**self.inputs, **self.more}.items()),
+            "[contraction]", f'equation = "TN,SN,SP,TS{self.channel}->TP"',
+            f'Q = "{q}"', f'K = "{k}"', f'V = "{v}"', f'L = "{self.mask}"',
+            "[output]", *(f'{n} = "{e}"' for n, e in self.output.items()), "",
+        ])  # fmt: skip
+
+
+SSM = "semiseparable(log_decay = a)"
+A, AG = {"a": "B T H"}, {"a": "B T G"}
+GROUP = {"G": "group of H"}
+QUADRATIC = ("quadratic",)
+
+
+def heads(q: str, k: str, v: str, a: str, axes: Mapping[str, str] | None = None) -> Case:
+    """A 1-SS spec whose operands carry heads as told."""
+    inputs = {"q": q, "k": k, "v": v, "a": a}
+    return Case(SSM, inputs=inputs, axes=axes or {}, bare=("a",))
+
+
+CASES: dict[str, Case] = {
+    # heads, in the paper's words: which operands carry H
+    "multi_head": heads("B T H N", "B T H N", "B T H P", "B T H"),
+    "multi_query": heads("B T H N", "B T N", "B T P", "B T H"),
+    "multi_key": heads("B T N", "B T H N", "B T P", "B T H"),
+    "multi_value": heads("B T N", "B T N", "B T H P", "B T H"),
+    "grouped_value": heads("B T G N", "B T G N", "B T H P", "B T H", GROUP),
+    "grouped_everything": heads("B T G N", "B T G N", "B T G P", "B T G", GROUP),
+    "two_groups": heads("B T H N", "T G N", "B T F P", "T G", {**GROUP, "F": "group of H"}),
+    "decay_in_groups": heads("B T H N", "B T H N", "B T H P", "B T G", GROUP),
+    # axes beyond and axes missing
+    "batch_axis": heads("B E T H N", "E T H N", "B E T H P", "E T H", {"E": "batch"}),
+    "no_batch": heads("T H N", "T H N", "T H P", "T H"),
+    "no_heads": heads("B T N", "B T N", "B T P", "B T"),
+    "operands_without_t": heads("H N", "B N", "B T H P", "H"),
+    "no_state_axis": heads("B T H", "B T H", "B T H P", "B T H"),
+    "no_value_axis": heads("B T H N", "B T H N", "B T H", "B T H"),
+    "keys_of_ones": Case(SSM, A, operands=("q", "1", "v"), inputs={"q": "B T H N", "v": "B T H P"},
+                         bare=("a",)),
+    # outputs
+    "outputs": Case(SSM, {**A, "z": "B T H P"}, bare=("a",),
+                    output={"y": "Y * silu(z)", "twice": "2 * Y", "gate": "sigmoid(z)"}),
+    "normalised": Case(SSM, A, bare=("a",), operands=("elu(q) + 1", "elu(k) + 1", "v"),
+                       output={"y": "Y / (1 + Z)", "norm": "sqrt(1 + Z * Z)"}),
+    # channels
+    "per_key": Case(SSM, {"a": "B T H N"}, channel="N", bare=("a",)),
+    "per_value": Case(SSM, {"a": "B T H P"}, channel="P", bare=("a",)),
+    "per_value_shared": Case(SSM, {"a": "T P"}, channel="P", bare=("a",)),
+    "per_key_document": Case(SSM + " * document(ids)", {"a": "B T H N", "ids": "B T"},
+                             channel="N", bare=("a",)),
+    "per_key_sum": Case(f"{SSM} + decay(g1)", {"a": "B T H N", "g1": "H"}, channel="N",
+                        bare=("a",)),
+    "per_value_sum": Case(f"{SSM} + causal()", {"a": "B T H P"}, channel="P", bare=("a",)),
+    "shared_channels": Case(SSM, {"a": "H P"}, inputs={"q": "T N", "k": "T N", "v": "B T P"},
+                            channel="P", bare=("a",)),
+    # the algebra
+    "causal": Case("causal()"),
+    "decays": Case("decay(g1) + decay(g2)", {"g1": "H", "g2": "H"}),
+    "scaled_sum": Case("w * semiseparable(log_decay = a) + causal()", {**A, "w": "H"}, bare=("a",)),
+    "factors": Case(f"row(r) * col(c) * {SSM}", {**A, "r": "B T H", "c": "B T H"}, bare=("a",)),
+    "factors_in_groups": Case(f"row(r) * col(c) * {SSM}", {**A, "r": "B T G", "c": "B T G"},
+                              axes=GROUP, bare=("a",)),
+    "lanes_with_factors": Case(f"row(r) * {SSM} + col(c) * decay(g1)",
+                               {**A, "r": "B T H", "c": "B T H", "g1": "H"}, bare=("a",)),
+    "document": Case("document(ids) * causal()", {"ids": "B T"}),
+    "documents_decay": Case(f"document(ids) * {SSM}", {**A, "ids": "B T"}, bare=("a",)),
+    "documents_alone": Case("document(ids)", {"ids": "B T"}, QUADRATIC),
+    "toeplitz": Case("toeplitz(h)", {"h": "H W"}, ("quadratic", "linear")),
+    "toeplitz_shared": Case("toeplitz(h)", {"h": "W"}, ("quadratic", "linear")),
+    "toeplitz_groups": Case("toeplitz(h)", {"h": "G W"}, ("quadratic", "linear"), axes=GROUP),
+    "bidirectional": Case("toeplitz(h, bidirectional = true)", {"h": "H W"},
+                          ("quadratic", "linear"), lags="both"),
+    "window_decay": Case("window(7) * decay(g1)", {"g1": "H"}, QUADRATIC),
+    "window_ssm": Case(f"window(5) * {SSM}", A, QUADRATIC, bare=("a",)),
+    "rwkv6": Case("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
+                  {"a": "B T H N", "u": "H N"}, QUADRATIC, channel="N", bare=("a",)),
+    "mamba3": Case(f"col(c) * {SSM} + shift(col(b) * {SSM}, 's')",
+                   {**A, "b": "B T H", "c": "B T H"}, QUADRATIC, bare=("a",)),
+    "both_ways": Case(f"{SSM} + strict(transpose(semiseparable(log_decay = b)))",
+                      {**A, "b": "B T H"}, QUADRATIC, bare=("a", "b")),
+    "fourier": Case("fourier('cos')", orders=QUADRATIC),
+    "formula": Case("entry('where(t >= s, exp(-(t - s) / 8) * (1 + mod(t, 3)), 0.25)')",
+                    orders=QUADRATIC),
+    "dense": Case("dense(M)", {"M": "H T S"}, QUADRATIC),
+    "dense_transposed": Case("transpose(dense(M))", {"M": "T S"}, QUADRATIC),
+    "dense_causal": Case("causal() * dense(M)", {"M": "B G T S"}, QUADRATIC, axes=GROUP),
+}  # fmt: skip
+STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders)

@@ -1,0 +1,304 @@
+"""The GPU benchmark without a GPU: floors, peers against the oracle, tables, and a run on the CPU.
+
+Nothing here asserts on time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import clock, exact, gpu, plot, table
+from benchmarks.cases import MODES, Shape
+from benchmarks.cases_gpu import (
+    CHUNKED,
+    CUDNN,
+    FFT,
+    FIELDS,
+    FLASH,
+    INDUCTOR,
+    N_SWEEP,
+    SPECS,
+    SSD,
+    T_SWEEP,
+    GpuCase,
+    cases,
+    draw,
+    op_of,
+)
+from benchmarks.floor import Ceilings, floor, flops, moved
+from benchmarks.peers import _BUILDERS, build, runner, toeplitz_fft, toeplitz_quadratic
+from benchmarks.table import Row
+
+H100 = Ceilings(3.02e12, 740e12)
+TINY = Shape(2, 70, 4, 8, 16, 2)
+KINDS = {"ssd": TINY, "causal": Shape(2, 70, 4, 8, 16, 4), "retention": Shape(1, 70, 6, 8, 16, 6),
+         "simple_gla": Shape(2, 70, 4, 8, 16, 4), "gla": Shape(1, 40, 2, 8, 8, 2),
+         "toeplitz": Shape(2, 70, 4, 8, 16, 4), "step": Shape(3, 1, 8, 8, 16, 2)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "forward", "both"),
+    [
+        # peers' medians over their multiples of the floor, as measured on one H100
+        (Shape(8, 2048, 80, 64, 128, 1), "ssd", 0.728 / 6.3, 3.86 / 13.2),
+        (Shape(1, 32768, 64, 64, 128, 1), "ssd", 1.290 / 6.9, 5.37 / 11.4),
+        (Shape(8, 4096, 32, 64, 64, 1), "ssd", 0.093, 0.235),
+        (Shape(4, 4096, 16, 128, 128, 16), "simple_gla", 0.458 / 5.1, 3.26 / 13.3),
+    ],
+)
+def test_floors_of_known_cases(shape: Shape, kind: str, forward: float, both: float) -> None:
+    case = GpuCase(kind, shape)
+    for mode, ms in zip(MODES, (forward, both), strict=True):
+        found = 1e3 * floor(shape, case.traffic, mode, H100).seconds
+        assert found == pytest.approx(ms, rel=0.055 if mode != "forward" else 0.02)
+
+
+def test_flops_by_hand() -> None:
+    """Two chunks of 2: 6 pairs in the triangles, states made by one chunk and read by the other."""
+    shape = Shape(1, 4, 3, 5, 7, 1)
+    inside = 2 * 6 * (7 * 1 + 5 * 3)
+    states = 2 * (2 * 2 * 3 * 7 * 5)
+    assert flops(shape, "forward", 2) == inside + states
+    assert flops(shape, "forward", 4) == 2 * 10 * (7 + 15), "one chunk: no states"
+    assert flops(shape, "forward+backward", 2) == 3.5 * (inside + states)
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_bytes_are_those_of_the_tensors(kind: str) -> None:
+    case = GpuCase(kind, KINDS[kind])
+    inputs = draw(case, "cpu")
+    sizes = {n: x.numel() * x.element_size() for n, x in inputs.items()}
+    assert case.traffic.inputs == sum(sizes.values())
+    assert case.traffic.leaves == sum(n for k, n in sizes.items() if inputs[k].requires_grad)
+    forward, both = (moved(case.traffic, mode) for mode in MODES)
+    assert forward == case.traffic.inputs + case.traffic.out + 2 * case.traffic.state
+    assert both > 2 * forward or kind == "step"
+
+
+def test_cases_cover_the_sweeps_once_and_name_known_sides() -> None:
+    every = cases()
+    assert len({c.name for c in every}) == len(every)
+    assert {GpuCase("ssd", s).name for s in (*T_SWEEP, *N_SWEEP)} <= {c.name for c in every}
+    assert {side for c in every for side in c.peers} == set(_BUILDERS) - {"smac"}
+    assert len({s.B * s.T * s.H for s in T_SWEEP}) == 1, "constant tokens × heads"
+    assert {c.kind for c in every} == set(SPECS) == set(FIELDS)
+    assert max(len(c.name) for c in every) <= 33
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_smac_is_judged_at_full_size_on_a_corner(kind: str, monkeypatch: Any) -> None:
+    """Small errors for the right op; a wrong one is seen, in y and in a gradient alone."""
+    monkeypatch.setattr(exact, "TOKENS", 33)
+    monkeypatch.setattr(exact, "HEADS", 2)
+    case = GpuCase(kind, KINDS[kind])
+    inputs = draw(case, "cpu")
+    for mode in case.modes:
+        assert 0 < exact.smac_error(case, inputs, mode) < 0.03
+    y = exact.exact_y(case, inputs) if kind != "step" else None
+    if y is None:
+        return
+    assert tuple(y.shape) == (1, exact.corner(case).T, 2, 8)
+    full = op_of(kind)(**inputs)
+    assert exact.y_error(case, full, y) < 0.01
+    assert exact.y_error(case, full * 1.1, y) == pytest.approx(0.1, abs=0.02)
+    full = full.detach().clone()
+    full[-1, -1, -1, -1] = float("nan")
+    assert exact.y_error(case, full, y) != exact.y_error(case, full, y), "NaN outside the corner"
+
+
+def test_a_wrong_gradient_shows(monkeypatch: Any) -> None:
+    case = GpuCase("causal", KINDS["causal"])
+    op = op_of("causal")
+
+    class Wrong:
+        reference = staticmethod(op.reference)
+
+        def __call__(self, q: Any, k: Any, v: Any) -> Any:
+            return op(q, k, v + 0.5 * (v - v.detach()))
+
+    monkeypatch.setattr(exact, "op_of", lambda kind: Wrong())
+    inputs = draw(case, "cpu")
+    assert exact.smac_error(case, inputs, "forward") < 0.01
+    assert exact.smac_error(case, inputs, "forward+backward") == pytest.approx(0.5, abs=0.02)
+
+
+def test_corner_keeps_whole_groups() -> None:
+    assert exact.corner(GpuCase("ssd", Shape(8, 4096, 32, 64, 64, 1))) == (1, 1024, 4, 64, 64, 1)
+    assert exact.corner(GpuCase("ssd", Shape(8, 512, 32, 64, 64, 32))) == (1, 512, 4, 64, 64, 4)
+    assert exact.corner(GpuCase("ssd", Shape(8, 512, 6, 64, 64, 2))).G == 1
+    assert exact.corner(GpuCase("gla", Shape(8, 512, 9, 64, 64, 3)))[1:3] == (256, 3)
+
+
+def test_toeplitz_peers_agree_with_the_oracle() -> None:
+    case = GpuCase("toeplitz", KINDS["toeplitz"])
+    inputs = {n: x.detach().float() for n, x in draw(case, "cpu").items()}
+    due = op_of("toeplitz").reference(**inputs)
+    for peer in (toeplitz_quadratic, toeplitz_fft):
+        assert exact.relative(peer(**inputs), due) < 1e-6
+
+
+@pytest.mark.parametrize("side", [FLASH, CUDNN])
+def test_attention_gets_tensors_of_its_own(side: str) -> None:
+    built = build(side, GpuCase("ssd", TINY), draw(GpuCase("ssd", TINY), "cpu"))
+    assert [tuple(x.shape) for x in built.leaves] == [(2, 70, 4, 16), (2, 70, 4, 16), (2, 70, 4, 8)]
+    assert not built.same
+
+
+def test_runner_gives_y_and_every_gradient() -> None:
+    case = GpuCase("toeplitz", KINDS["toeplitz"])
+    side = build(FFT, case, draw(case, "cpu"))
+    y: Any = runner(side, "forward")()
+    assert not y.requires_grad
+    both: Any = runner(side, "forward+backward")()
+    assert [x.shape for x in both] == [y.shape, *(x.shape for x in side.leaves)]
+
+
+def test_rotations_overflow_the_cache() -> None:
+    assert clock.rotations(100, 50) == 1
+    assert clock.rotations(60, 50) == 3, "two others of 60 in between push 60 out of 50"
+    assert clock.rotations(1, 50) == 16
+    assert clock.spread([1.0] * 8 + [9.0, 0.1]) == 0.0
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: Any) -> gpu.Bench:
+    """A bench whose clock runs every call once and answers made-up figures."""
+
+    def once(runs: Any, budget: float = 0.0) -> clock.Timing:
+        for run in runs:
+            run()
+        return clock.Timing(2e-3, 0.01, 1e-3)
+
+    monkeypatch.setattr(clock, "measure", once)
+    monkeypatch.setattr(clock, "peak_bytes", lambda run: 2**20)
+    monkeypatch.setattr(clock, "cache_bytes", lambda: 0)
+    monkeypatch.setattr(clock, "alive", lambda: True)
+    return gpu.Bench(H100, "cpu", time.monotonic() + 600)
+
+
+def test_a_run_survives_missing_and_failing_peers(on_cpu: gpu.Bench, monkeypatch: Any) -> None:
+    """A missing peer is said to be missing, a failing one shows its error; SMAC has its figures."""
+    def broken(case: GpuCase, inputs: Any) -> Any:
+        raise RuntimeError("no kernel\nfor this shape")
+
+    for module in ("fla", "fla.ops", "fla.ops.linear_attn"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(_BUILDERS, INDUCTOR, broken)
+    chosen = [GpuCase("causal", KINDS["causal"], (CHUNKED,)),
+              GpuCase("toeplitz", KINDS["toeplitz"], (FFT, INDUCTOR)),
+              GpuCase("step", KINDS["step"])]  # fmt: skip
+    saved: list[int] = []
+    rows = gpu.run(on_cpu, chosen, lambda found: saved.append(len(found)))
+    assert saved == [4, 10, 11, 11]
+    by = {(r.case.split()[0], r.mode, r.side): r for r in rows}
+    assert by["causal", "forward", CHUNKED].note.startswith("missing: fla")
+    assert by["toeplitz", "forward", INDUCTOR].note == "RuntimeError: no kernel\nfor this shape"
+    assert by["toeplitz", "forward", INDUCTOR].failed
+    assert by["toeplitz", "forward", FFT].error == pytest.approx(0, abs=0.01)
+    ours = [r for r in rows if r.side == "smac"]
+    assert all(r.seconds == 2e-3 and not r.failed and r.how for r in ours)
+    text = table.table(rows)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "missing: fla" in text
+    assert "RuntimeError: no kernel for this shape" in text
+
+
+def test_smac_failing_is_a_row_and_the_run_goes_on(on_cpu: gpu.Bench, monkeypatch: Any) -> None:
+    def broken(case: GpuCase, inputs: Any) -> Any:
+        raise ImportError("an import inside SMAC")
+
+    monkeypatch.setitem(_BUILDERS, "smac", broken)
+    chosen = [GpuCase("toeplitz", KINDS["toeplitz"], (FFT,)), GpuCase("step", KINDS["step"])]
+    rows = gpu.run(on_cpu, chosen, lambda found: None)
+    assert [r.failed for r in rows] == [True, False, True, False, True]
+    assert rows[0].note == "ImportError: an import inside SMAC"
+    assert table.ratios(rows) == {}
+
+
+def test_a_lost_device_ends_the_run(on_cpu: gpu.Bench, monkeypatch: Any) -> None:
+    def lost(case: GpuCase, inputs: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setitem(_BUILDERS, "smac", lost)
+    monkeypatch.setattr(clock, "alive", lambda: False)
+    chosen = [GpuCase(k, KINDS[k]) for k in ("step", "causal")]
+    rows = gpu.run(on_cpu, chosen, lambda found: None)
+    assert [r.note for r in rows[1:]] == ["skipped: the device is lost"] * 2
+    assert all(r.failed for r in rows)
+
+
+def test_nothing_starts_after_the_deadline(on_cpu: gpu.Bench) -> None:
+    bench = replace(on_cpu, deadline=time.monotonic())
+    rows = gpu.run(bench, [GpuCase("ssd", TINY, (SSD,))], lambda found: None)
+    assert [(r.mode, r.note) for r in rows] == [(m, "skipped: --minutes are over") for m in MODES]
+    assert not any(r.failed for r in rows)
+
+
+def test_table_lines() -> None:
+    ours = Row("ssd 8,2048,80,64,128,1", "forward", "smac", 0.289e-3, 0.012, 1e-4, 0.1156e-3,
+               peak=160 * 2**20, error=2.3e-3)  # fmt: skip
+    peer = replace(ours, side=SSD, seconds=0.728e-3, error=None)
+    text = table.table([ours, peer]).splitlines()
+    assert text[1] == ("ssd 8,2048,80,64,128,1           fwd smac                0.2890   1    2.50"
+                       "             160  2.3e-03")  # fmt: skip
+    assert text[2].split() == ["fwd", "mamba_ssm", "ssd", "0.7280", "1", "6.30", "2.52", "160"]
+    long = replace(peer, note="error " * 50)
+    assert len(table.line(long, None, True)) == table.WIDTH
+    assert max(map(len, table.about({f"key{i}": "x" * 30 for i in range(9)}).splitlines())) <= 100
+
+
+def test_plots(tmp_path: Path) -> None:
+    """Points come from the sweeps alone; without matplotlib it is an ImportError that names it."""
+    rows = [Row(GpuCase("ssd", s).name, mode, "smac", 1e-3 * s.N, floor=1e-4)
+            for s in N_SWEEP for mode in MODES]  # fmt: skip
+    rows.append(Row("causal 8,4096,32,64,64,1", "forward", "smac", 1.0, floor=1e-4))
+    found = plot.series(rows, N_SWEEP, "N", "forward")
+    assert found["smac"] == [(n, float(n)) for n in (16, 32, 64, 128, 256, 512)]
+    assert found["floor"][0] == (16, pytest.approx(0.1))
+    if find_spec("matplotlib"):
+        written = plot.plot(rows, tmp_path, "title")
+        assert [p.name for p in written] == ["time_vs_T.png", "time_vs_N.png"]
+    else:
+        with pytest.raises(ImportError, match="matplotlib"):
+            plot.plot(rows, tmp_path, "title")
+
+
+def test_main_without_a_gpu(capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 1
+    assert "found no CUDA device; expected an NVIDIA GPU" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu.main(["--only", "nothing like it"])
+    assert "no case matches 'nothing like it'" in capsys.readouterr().err
+
+
+def test_main_writes_json_and_says_why_there_is_no_plot(
+    on_cpu: gpu.Bench, monkeypatch: Any, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(clock, "ceilings", lambda: H100)
+    monkeypatch.setattr(gpu, "machine", lambda c: {"device": "a GPU"})
+    monkeypatch.setattr(gpu, "Bench", lambda *_: on_cpu)
+    monkeypatch.setattr(gpu, "how", lambda case, mode: "chunked 64 sweep")
+    monkeypatch.setattr(gpu, "cases", lambda: (GpuCase("causal", KINDS["causal"]),
+                                               GpuCase("step", KINDS["step"])))  # fmt: skip
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    target = tmp_path / "out.json"
+    assert gpu.main(["--only", "^causal", "--json", str(target), "--plot", str(tmp_path)]) == 0
+    found = json.loads(target.read_text())
+    assert found["machine"] == {"device": "a GPU"}
+    assert [(r["mode"], r["how"], r["seconds"]) for r in found["rows"]] == [
+        (m, "chunked 64 sweep", 2e-3) for m in MODES]  # fmt: skip
+    out = capsys.readouterr().out
+    assert out.splitlines()[1] == table.HEADER
+    assert "no plot: matplotlib is not installed" in out or "no plot: import of matplotlib" in out

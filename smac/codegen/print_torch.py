@@ -8,6 +8,7 @@ Non-goals: no loads, no masks; `Scope.define` says what a name's code and axes a
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -194,6 +195,12 @@ def bare(text: str) -> str:
         if depth == 0 and i < len(text) - 1:
             return text
     return text[1:-1]
+
+
+def closed(text: str) -> str:
+    """`text` so that a method can be called on it."""
+    atoms = ast.Name | ast.Call | ast.Subscript | ast.Attribute
+    return text if isinstance(ast.parse(text, mode="eval").body, atoms) else f"({text})"
 
 
 def _static(fn: str, texts: list[str]) -> str:

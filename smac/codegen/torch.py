@@ -5,6 +5,7 @@ Non-goals: no algorithm (templates/torch has those), no decision (the Program sa
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from smac.codegen.env import environment, render
@@ -32,6 +33,7 @@ class Helpers:
 
     channel: bool
     tiles: bool
+    math: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,19 @@ class Function:
     parameters: tuple[str, ...]
     header: tuple[str, ...]
     steps: tuple[str, ...]
-    results: tuple[str, ...]
+    results: str
 
 
 def render_torch(programs: tuple[Program, ...]) -> str:
     """The module's text."""
     environment().globals.update(view=view, contract=contract, reduce=reduce)
     kernels = [s for p in programs for s in p.steps if isinstance(s, Kernel)]
-    helpers = Helpers(
-        channel=any(k.channel and k.kind == "chunked" for k in kernels),
-        tiles=any(k.kind in ("tiles", "fft") for k in kernels),
-    )
     functions = [_function(p) for p in programs]
+    tiles = any(k.kind in ("tiles", "fft") for k in kernels)
+    helpers = Helpers(
+        channel=any(k.channel and k.kind == "chunked" for k in kernels), tiles=tiles,
+        math=tiles or any("math." in step for f in functions for step in f.steps),
+    )  # fmt: skip
     title = ", ".join(p.name for p in programs)
     return render("torch/module.py.jinja", title=title.capitalize(), helpers=helpers,
                   programs=functions)  # fmt: skip
@@ -66,12 +69,28 @@ def _function(p: Program) -> Function:
     states = [b for b in p.buffers if b.role == "state" and b.name in STATES_IN]
     results = [b for b in p.buffers if b.role in ("output", "gradient")]
     final = [b for b in p.buffers if b.role == "state" and b not in states]
-    header = [*shapes.lines, *(_allocation(b, shapes) for b in results)]
-    return Function(
-        p.name, _summary(p), tuple(python(b) for b in (*incoming, *states)), tuple(header),
-        tuple(_step(s, p, shapes) for s in p.steps),
-        tuple([_result(b) for b in results] + [python(b) for b in final]),
-    )  # fmt: skip
+    steps = tuple(_step(s, p, shapes) for s in p.steps)
+    made = [_allocation(b, shapes) for b in results]
+    returned = _tuple([_result(b) for b in results] + [python(b) for b in final])
+    header = [*_used(shapes.lines, "\n".join((*made, *steps, returned))), *made]
+    parameters = tuple(python(b) for b in (*incoming, *states))
+    return Function(p.name, _summary(p), parameters, tuple(header), steps, returned)
+
+
+def _used(lines: list[str], text: str) -> list[str]:
+    """Those of `lines` whose variable `text`, or a later one of them, reads."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        if re.search(rf"\b{line.split(' = ')[0]}\b", "\n".join((text, *kept))):
+            kept.insert(0, line)
+    return kept
+
+
+def _tuple(texts: list[str]) -> str:
+    """A tuple, a line for each element where there are several."""
+    if len(texts) == 1:
+        return f"({texts[0]},)"
+    return "(\n" + "".join(f"        {x},\n" for x in texts) + "    )"
 
 
 def _summary(p: Program) -> str:
@@ -98,7 +117,8 @@ def _step(step: Kernel | Scan, p: Program, shapes: Shapes) -> str:
         return _scan(step, p)
     context = CONTEXTS[step.kind](step, p, shapes)
     backward = len(step.reads) > 1
-    return render(TEMPLATES[step.kind, backward], k=context).rstrip()
+    text = render(TEMPLATES[step.kind, backward], k=context)
+    return "\n".join(line for line in text.splitlines() if line.strip())
 
 
 def _scan(s: Scan, p: Program) -> str:
@@ -116,5 +136,3 @@ def _scan(s: Scan, p: Program) -> str:
     if "state.last_out" in {b.name for b in p.buffers} and s.last is not None:
         code += f"\nstate_last_out = {ids}.select({dim}, -1) if n_T else state_last"
     return code
-
-

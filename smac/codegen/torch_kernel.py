@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from smac.codegen.letters import Letters
-from smac.codegen.print_torch import Code, Scope, bare
+from smac.codegen.print_torch import Code, Scope, bare, closed
 from smac.codegen.torch_names import Shapes, python
 from smac.expr import Expr, Index, names, walk
 from smac.ir import Kernel, Program, Store, Value
@@ -150,14 +150,16 @@ class KernelContext:
             made = self.sums[code.text] = Code(local, made.axes)
         return made
 
-    def tiled(self, name: str, axes: tuple[str, ...]) -> list[str]:
-        """Lines that cut `name` into chunks and heads into groups."""
-        lines = []
-        if self.ir.group and "H" in axes:
-            lines.append(f"{name} = {name}.unflatten({axes.index('H')}, (n_{self.ir.group}, -1))")
-        if "T" in axes:
-            lines.append(f"{name} = {name}.unflatten({axes.index('T')}, (-1, C))")
-        return lines
+    def tiled(self, v: Value) -> list[str]:
+        """Lines that make `v`, heads in their groups and tokens in chunks."""
+        *lines, last = self.value(v)
+        cuts = ""
+        if self.ir.group and "H" in v.axes:
+            cuts += f".unflatten({v.axes.index('H')}, (n_{self.ir.group}, -1))"
+        if "T" in v.axes:
+            cuts += f".unflatten({v.axes.index('T')}, (-1, C))"
+        text = last.removeprefix(f"{v.name} = ")
+        return [*lines, f"{v.name} = {closed(text)}{cuts}" if cuts else last]
 
     def flat(self, name: str, axes: tuple[str, ...]) -> str:
         """Code that undoes `tiled`."""
@@ -177,7 +179,7 @@ class KernelContext:
         code = self._partial(self.scope.code(s.expr), b.axes)
         lines += self.scope.take_lines()
         target = python(b) + (slices(b.axes) if "T" in b.axes and not whole else "[...]")
-        text = self.scope.align(code, b.axes)
+        text = bare(self.scope.align(code, b.axes))
         lines.append(f"{target} {'+=' if b.role == 'gradient' else '='} {text}")
         return lines
 
@@ -196,4 +198,3 @@ class KernelContext:
 def slices(axes: tuple[str, ...]) -> str:
     """The index of the tokens in flight."""
     return f"[{':, ' * axes.index('T')}t0:t1]"
-

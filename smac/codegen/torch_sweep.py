@@ -110,7 +110,7 @@ class SweepContext(KernelContext):
         self.scope.count(*(v.expr for v in self.ir.values), *(s.expr for s in self.ir.stores))
         for v in self.ir.values:
             if v.name in ("Q", "K", "V"):
-                early += [*self.value(v), *self.tiled(v.name, v.axes)]
+                early += self.tiled(v)
         return early, late
 
     def _lane(self, i: int) -> LaneTiles:
@@ -121,7 +121,7 @@ class SweepContext(KernelContext):
         for name in (lane.decay, lane.reset):
             if name is not None:
                 v = self.by_name[name]
-                self.values += [*self.value(v), *self.tiled(name, v.axes)]
+                self.values += self.tiled(v)
                 parts.append((v, self._rows(v)))
         if parts:
             rows = self.letters.union(*(x for _, x in parts), order=self.tall)
@@ -157,7 +157,7 @@ class SweepContext(KernelContext):
         if name is None:
             return None
         v = self.by_name[name]
-        self.values += [*self.value(v), *self.tiled(name, v.axes)]
+        self.values += self.tiled(v)
         return Factor(name, self.letters.of(v.axes))
 
     def initial(self, carry: str, lane: int) -> str:
@@ -202,11 +202,13 @@ class SweepContext(KernelContext):
             lines = [f"W = {reduce(inside, self.weights, full)}"]
         c, b = self._times(lane.read, "c", i, full), self._times(lane.write, "b", i, full, True)
         if g.decay:
-            lines.append(f"da{i} = _segments_grad({reduce(f'(W{c}{b})', full, lane.tile)})")
+            both = f"(W{c}{b})" if c or b else "W"
+            lines.append(f"da{i} = _segments_grad({reduce(both, full, lane.tile)})")
         if g.read and lane.read:
-            lines.append(f"dc{i} = {reduce(f'(W{b})', full, lane.read.letters)}")
+            lines.append(f"dc{i} = {reduce(f'(W{b})' if b else 'W', full, lane.read.letters)}")
         if g.write and lane.write:
-            lines.append(f"db{i} = {reduce(f'(W{c})', full, lane.write.letters.replace('i', 'j'))}")
+            columns = lane.write.letters.replace("i", "j")
+            lines.append(f"db{i} = {reduce(f'(W{c})' if c else 'W', full, columns)}")
         return "\n    ".join(lines)
 
     @staticmethod
@@ -291,7 +293,7 @@ class SweepContext(KernelContext):
             return lines + [x for s in self.ir.stores for x in self.store(s)]
         self.late = list(lines)
         v = self.by_name["dY"]
-        self.late += [*self.value(v), *self.tiled("dY", v.axes)]
+        self.late += self.tiled(v)
         lines = []
         for name in ("Q", "K", "V"):
             v = self.by_name[name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from smac.ir import Buffer, Carry, Program, Scan, Step
+from smac.expr import names
+from smac.ir import Buffer, Carry, Kernel, Program, Scan, Step
 from smac.lower.adjoint import READ_Y, apart, output_stores, pointwise, raw_output, together
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
@@ -61,11 +62,18 @@ def _by_lanes(plan: Plan) -> bool:
 
 def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
     last = "state.last" if p.state and p.scans else None
-    scans = tuple(replace(s, last=last) for s in p.scans)
+    read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
+    scans = tuple(replace(s, last=last) for s in p.scans if s.out in read)
     made = tuple(Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans)
     return verify(
         Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups)
     )
+
+
+def _reads(k: Kernel) -> frozenset[str]:
+    """The names that a kernel's values and stores read."""
+    exprs = [e for v in k.values for e in (v.expr, v.tail) if e is not None]
+    return frozenset().union(*(names(e) for e in (*exprs, *(s.expr for s in k.stores))))
 
 
 def _scan_axes(p: Parts, s: Scan) -> tuple[str, ...]:
@@ -78,10 +86,10 @@ def _outputs(p: Parts) -> tuple[Buffer, ...]:
     )
 
 
-def _states_in(p: Parts, *names: str) -> tuple[Buffer, ...]:
+def _states_in(p: Parts, *states: str) -> tuple[Buffer, ...]:
     if not p.state:
         return ()
-    return state_buffers(p, *names, *(("state.last",) if p.scans else ()))
+    return state_buffers(p, *states, *(("state.last",) if p.scans else ()))
 
 
 def _states_out(p: Parts, name: str) -> tuple[Buffer, ...]:

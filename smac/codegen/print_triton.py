@@ -22,7 +22,7 @@ COMPARE, SUM, PRODUCT, UNARY, ATOM = range(5)
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Printed code: `kind` is "const", "bool", "int" or "float"; `real` is its ACC form if special."""
+    """Printed code: `kind` is "const", "bool", "int" or "float"; `real` its own form as ACC."""
 
     text: str
     kind: str = "float"
@@ -41,7 +41,8 @@ _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="
 _INTEGER = ("mod", "floordiv", "bit_length")
 #: Functions of the language as tl has them; the others are helpers in functions.py.jinja.
 _TL = {"exp": "tl.exp", "log": "tl.log", "sqrt": "tl.sqrt", "abs": "tl.abs", "sin": "tl.sin",
-       "cos": "tl.cos", "erf": "tl.erf", "minimum": "tl.minimum", "maximum": "tl.maximum"}  # fmt: skip
+       "cos": "tl.cos", "erf": "tl.erf", "minimum": "tl.minimum",
+       "maximum": "tl.maximum"}  # fmt: skip
 HELPERS = (
     "expm1", "log1p", "tanh", "sigmoid", "logsigmoid", "silu", "relu", "elu", "gelu", "softplus",
     "sign", "chain", "power", "power_int", *_INTEGER,

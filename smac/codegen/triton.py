@@ -46,8 +46,8 @@ def render_triton(programs: tuple[Program, ...], precision: str = "ieee") -> str
 
 def _ordered() -> tuple[str, ...]:
     """Helpers, each behind those it calls."""
-    return (*HELPERS[:2], "sigmoid", "softplus",
-            *(h for h in HELPERS[2:] if h not in ("sigmoid", "softplus")), "chunk_decays")  # fmt: skip
+    first = ("expm1", "log1p", "sigmoid", "softplus")
+    return (*first, *(h for h in HELPERS if h not in first), "chunk_decays")
 
 
 def _host(p: Program) -> Host:
@@ -112,7 +112,8 @@ def operand_inputs(p: Program) -> tuple[str, ...]:
     """Inputs of Q, K and V that carry T (all of their inputs where none does)."""
     from smac.expr import names
 
-    values = [v for s in p.steps if isinstance(s, Kernel) for v in s.values if v.name in ("Q", "K", "V")]
+    kernels = [s for s in p.steps if isinstance(s, Kernel)]
+    values = [v for k in kernels for v in k.values if v.name in ("Q", "K", "V")]
     used = {n for v in values for n in names(v.expr)}
     inputs = [b for b in p.buffers if b.role == "input" and b.name in used and b.dtype != "int"]
     walked = [b.name for b in inputs if "T" in b.axes]
@@ -128,9 +129,7 @@ def tidy(text: str) -> str:
     out: list[str] = []
     for i, line in enumerate(lines):
         nxt = lines[i + 1] if i + 1 < len(lines) else ""
-        if not line and (nxt.startswith(" ") or (out and out[-1].startswith(" ") and nxt[:1] == " ")):
-            continue
-        if not line and nxt.startswith(")"):
+        if not line and nxt.startswith((" ", ")")):
             continue
         out.append(line)
     return "\n".join(out) + "\n"

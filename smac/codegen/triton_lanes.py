@@ -42,6 +42,11 @@ def _state(d: Draft, carry: Carry, name: str, frame: Frame) -> str:
     return d.scope.address(carry.restores, frame, 2)[0]
 
 
+def _some(out: str | None) -> list[str]:
+    """None or one of a gradient's name, for the template to go over."""
+    return [] if out is None else [identifier(out)]
+
+
 def lane_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
               outs: dict[str, str]) -> Launch:  # fmt: skip
     """All chunks in parallel; `outs` names the tensor (batch…, T, H) that each gradient goes to."""
@@ -66,8 +71,7 @@ def lane_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         "q": d.operand(qg.left, n), "k": d.operand(kv.left, n),
         "v": d.operand(kv.right, p), "dy": d.operand(qg.right, p),
         "states": _state(d, kv, name, state), "adjoints": _state(d, qg, name, state),
-        "decays": [identifier(o) for o in (grad.decay,) if o], "reads": [identifier(o) for o in (grad.read,) if o],
-        "writes": [identifier(o) for o in (grad.write,) if o],
+        "decays": _some(grad.decay), "reads": _some(grad.read), "writes": _some(grad.write),
     }  # fmt: skip
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
     x["stores"] = [d.store(tensor, Name(o), row, 1) for o, tensor in outs.items()]
@@ -102,7 +106,8 @@ def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor
     tiles = {grad.decay: "b_past * b_R", grad.read: f"(b_past + b_k * b_v{write}) * b_read_by",
              grad.write: "b_k * b_v * b_R"}  # fmt: skip
     sums = {None: "tl.sum(tl.sum({}, 1), 0)", "N": "tl.sum({}, 1)", "P": "tl.sum({}, 0)"}
-    x["outs"] = [(identifier(o), sums[k.channel].format(tile)) for o, tile in tiles.items() if o in outs]
+    x["outs"] = [(identifier(o), sums[k.channel].format(tile))
+                 for o, tile in tiles.items() if o in outs]  # fmt: skip
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
     out: Frame = {"T": t, "N": Ix("o_c", 0, "m_c"), "P": Ix("o_k", 0, "m_k")}
     x["stores"] = [d.store(tensor, Name(o), out, 1) for o, tensor in outs.items()]

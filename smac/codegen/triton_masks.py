@@ -91,9 +91,10 @@ class Entry:
         """The index in prefix sums (of k < i) that includes position `e`."""
         f = form(e)
         if f is None or {abs(f.t), abs(f.s)} != {0, 1} or f.sizes or f.t + f.s != 1:
-            raise CodegenError("triton: a sum between positions that are not t or s plus an integer")
+            raise CodegenError("triton: a sum between positions other than t or s plus an integer")
         ix = self.at["t" if f.t else "s"]
-        return replace(ix, var=f"tl.minimum(tl.maximum({ix.var} + {f.const + 1}, 0), n_T)", mask=None)
+        clamped = f"tl.minimum(tl.maximum({ix.var} + {f.const + 1}, 0), n_T)"
+        return replace(ix, var=clamped, mask=None)
 
 
 def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -143,7 +144,7 @@ def _number(t: Text) -> str:
 
 
 def _band(support: Support | None, own: str, by_row: bool) -> tuple[str, str]:
-    """First and last + 1 of the tiles that meet tile `own`: columns of a row, or rows of a column."""
+    """First and last + 1 of the tiles that meet tile `own`: a row's columns, or a column's rows."""
     lo, hi = (None, None) if support is None else (support.lo, support.hi)
     below, above = (hi, lo) if by_row else (lo, hi)
     sign = -1 if by_row else 1
@@ -168,7 +169,7 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
         d.scalars = {"first": "first"}
     if k.channel is not None:
         if tail and k.channel == "P":
-            raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column without one")
+            raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column with none")
         d.scope.fixed[k.channel] = Ix(f"at_{k.channel}", fixed=True)
         d.grid.insert(1, (f"at_{k.channel}", f"n_{k.channel}", f"n_{k.channel}"))
     rows, cols = Ix("o_r", 0, "m_r", 1, "C"), Ix("o_s", 1, "m_s", 1, "C")
@@ -196,7 +197,8 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
     d.extra = {"total": Text("b_total"), "w": Text("b_w"), "part": Text("b_part")}
     own = Ix("o_own", 0, "m_own")
     start = ["o_own = i_own * C + o_i", "m_own = o_own < n_T"]
-    x: dict[str, object] = {"tile_row": "i_own", "tile_col": "i_tile", "stores": [], "tile_stores": []}
+    x: dict[str, object] = {"tile_row": "i_own", "tile_col": "i_tile"}
+    x |= {"stores": [], "tile_stores": []}
     zeros, lines = "tl.zeros([C], dtype=ACC)", []
     begin, end = _band(support, "i_own", by_row=True)
     if g.pattern in ("row", "all", "col"):
@@ -227,7 +229,8 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
                  "b_total += tl.sum(b_w, 1)", "b_part = tl.sum(b_w, 0)"]  # fmt: skip
         assert parts is not None
         x["stores"] = [_plain(d, out, "b_total", {"T": own})]
-        x["tile_stores"] = [_plain(d, parts, "b_part", {"_r": Ix("i_own"), "T": Ix("o_s", 0, "m_s")})]
+        columns: Frame = {"_r": Ix("i_own"), "T": Ix("o_s", 0, "m_s")}
+        x["tile_stores"] = [_plain(d, parts, "b_part", columns)]
     start += [f"i_begin = {begin}", f"i_end = {end}"]
     if g.pattern != "entry":
         start.append(f"b_total = {zeros}")

@@ -161,7 +161,8 @@ def read_stores(d: Draft, read: Read, targets: list[Target], frame: Frame, kept:
     return stores
 
 
-def state_texts(d: Draft, carry: Carry, contracted: str, kept: str, tail: bool) -> dict[str, object]:
+def state_texts(d: Draft, carry: Carry, contracted: str, kept: str,
+                tail: bool) -> dict[str, object]:  # fmt: skip
     """Pointers to the states that a walk starts from, ends with and saves."""
     frame = {contracted: Ix("o_c", 0), kept: Ix("o_k", 1), "C": Ix("i_chunk", section=1)}
 
@@ -177,7 +178,7 @@ def state_texts(d: Draft, carry: Carry, contracted: str, kept: str, tail: bool) 
 
 
 def lane_texts(d: Draft, lane: LaneIR, frame: Frame, rank: int, reverse: bool) -> dict[str, object]:
-    """Decay and reset, and the factors of rows and columns: read and write, exchanged in reverse."""
+    """Decay, reset, and the factors of rows and columns: read and write, exchanged in reverse."""
 
     def factor(name: str | None) -> str | None:
         return None if name is None else atom(d.number(name, frame, rank))

@@ -1,6 +1,6 @@
 """Tensors, frames and loads of a Triton kernel: which tile of which tensor an expression reads.
 
-A frame says how each axis is indexed at one place of a kernel: by a program's scalar, along the rows
+A frame says how an axis is indexed at one place of a kernel: by a program's scalar, along the rows
 or columns of a tile, or by a whole tile of positions. A tensor is loaded at its own rank, once in
 a section (before the loop, in it), and broadcast where it is used.
 

@@ -1,8 +1,8 @@
 """Compiles kernels of one rendered module ahead of time, without a GPU; run as a child process.
 
-`python compile_one.py job.json …` prints one JSON line a kernel and architecture: shared memory in
-bytes, whether its PTX has wgmma, seconds. The module's wrappers run on CPU tensors with every kernel
-replaced by a recorder, so what is compiled is what would be launched, arguments' properties included.
+`python compile_one.py job.json …` prints one JSON line a kernel and architecture: shared memory
+in bytes, whether its PTX has wgmma, seconds. The module's wrappers run on CPU tensors with every
+kernel replaced by a recorder, so what is compiled is what would be launched.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def run(path: str) -> None:
     with open(path, encoding="utf-8") as f:
         job = json.load(f)
     spec = importlib.util.spec_from_file_location("rendered", job["path"])
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     launches = recorded(module, job["calls"], getattr(torch, job["dtype"]))
@@ -89,8 +90,9 @@ def run(path: str) -> None:
             start = time.time()
             made = triton.compile(src, target=GPUTarget("cuda", arch, 32),
                                   options={**settings, "enable_fp_fusion": True})  # fmt: skip
-            found = {"job": job["name"], "kernel": name, "arch": arch, "shared": made.metadata.shared,
-                     "wgmma": "wgmma" in made.asm["ptx"], "triton": triton.__version__,
+            found = {"job": job["name"], "kernel": name, "arch": arch,
+                     "shared": made.metadata.shared, "wgmma": "wgmma" in made.asm["ptx"],
+                     "triton": triton.__version__,
                      "seconds": round(time.time() - start, 1)}  # fmt: skip
             print(json.dumps(found), flush=True)
 

@@ -27,6 +27,7 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 #: Data type, and the architectures that it is compiled for.
 TYPES = (("bfloat16", (80, 90, 100)), ("float32", (90,)), ("float64", (90,)))
 VERSIONS = ("pinned", "3.6.0")
+Compiled = dict[str, list[dict[str, object]]]
 
 
 def other_triton() -> Path:
@@ -51,7 +52,7 @@ def compile_jobs(which: str, paths: list[Path], cache: Path) -> list[dict[str, o
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, object]]]]:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
     """All kernels, compiled: by "version dtype"."""
     folder = tmp_path_factory.mktemp("aot")
     jobs = {t: [job(s, o, k, t, archs, folder) for s, o, k in CASES] for t, archs in TYPES}
@@ -65,7 +66,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, lis
 @pytest.mark.parametrize("dtype", [t for t, _ in TYPES])
 @pytest.mark.parametrize("which", VERSIONS)
 def test_every_kernel_compiles_and_fits(
-    compiled: dict[str, list[dict[str, object]]], which: str, dtype: str
+    compiled: Compiled, which: str, dtype: str
 ) -> None:
     """All that was asked for is there, by the version asked for, within shared memory."""
     found = compiled[f"{which} {dtype}"]
@@ -79,7 +80,7 @@ def test_every_kernel_compiles_and_fits(
 
 @pytest.mark.parametrize("which", VERSIONS)
 def test_sweeps_use_tensor_cores_of_hopper(
-    compiled: dict[str, list[dict[str, object]]], which: str
+    compiled: Compiled, which: str
 ) -> None:
     """wgmma is in the sm_90 code of a sweep in bfloat16, forward and in reverse."""
     sweeps = [x for x in compiled[f"{which} bfloat16"] if x["arch"] == 90

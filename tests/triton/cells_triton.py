@@ -18,11 +18,11 @@ os.environ["TRITON_INTERPRET"] = "1"
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-import torch
-from specs_triton import SPECS
-from torch import Tensor
+import torch  # noqa: E402
+from specs_triton import SPECS  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-import smac
+import smac  # noqa: E402
 
 SHIPPED = {
     "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),

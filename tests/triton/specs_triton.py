@@ -6,7 +6,7 @@ _QKV = 'q = "B T H N"\nk = "B T H N"\nv = "B T H P"\n'
 
 
 def spec(mask: str, more: str = "", *, name: str = "cell", y: str = "Y", mask_axes: str = "TS",
-         axes: str = "", inputs: str = _QKV, q: str = "q", k: str = "k", v: str = "v") -> str:  # fmt: skip
+         axes: str = "", inputs: str = _QKV) -> str:  # fmt: skip
     """A spec of attention under `mask`, with `more` inputs."""
     return f"""
 smac = 1
@@ -17,9 +17,9 @@ name = "{name}"
 {inputs}{more}
 [contraction]
 equation = "TN,SN,SP,{mask_axes}->TP"
-Q = "{q}"
-K = "{k}"
-V = "{v}"
+Q = "q"
+K = "k"
+V = "v"
 L = "{mask}"
 [output]
 y = "{y}"
@@ -97,7 +97,8 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("quadratic", "chunked", "linear")),
     "hostile_names": (_HOSTILE, ("quadratic", "chunked", "linear")),
     "groups_everywhere": (
-        spec("semiseparable(log_decay = a)", 'a = "T G"\n', axes='G = "group of H"\nF = "group of H"',
+        spec("semiseparable(log_decay = a)", 'a = "T G"\n',
+             axes='G = "group of H"\nF = "group of H"',
              inputs='q = "B T H N"\nk = "T G N"\nv = "B T F P"\n'),
         ("quadratic", "chunked", "linear")),
 }  # fmt: skip

@@ -16,7 +16,7 @@ BOUND = {"float32": 2e-6}
 
 
 def names() -> list[str]:
-    """Names of all cells; asked of the child, since importing them would switch the interpreter on."""
+    """Names of all cells, asked of a child: importing them switches the interpreter on."""
     code = ("import os, sys; sys.path.insert(0, sys.argv[1]); import cells_triton as c; "
             "print('\\n'.join(c.cells()))")  # fmt: skip
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(HERE)], text=True,

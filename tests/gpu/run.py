@@ -1,0 +1,178 @@
+"""Every shipped spec, order and data type on a real GPU, against the float64 oracle.
+
+`python tests/gpu/run.py` compiles and runs each cell in a process of its own (a crash spoils one
+cell), prints a table, and, when all of it is right, writes `verified.json` beside itself: a digest
+of each template and lowering module, the device, the versions. `--changed` prints which of those
+files have changed since, and needs no GPU. `--workers N`, `--only ssd` as they say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+RECORD = HERE / "verified.json"
+
+ORDERS = {
+    "ssd": ("chunked", "quadratic", "linear"), "packed_ssd": ("chunked", "quadratic"),
+    "linear_attention": ("chunked", "quadratic", "linear"),
+    "retnet": ("chunked", "quadratic", "linear"), "toeplitz": ("quadratic",),
+    "multiscale": ("quadratic",), "gla": ("linear", "quadratic"),
+}  # fmt: skip
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+#: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
+SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
+#: Shapes that layers have, in bfloat16: the largest tiles that the templates take.
+LARGE = (
+    ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
+    ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
+    ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
+    ("linear_attention", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
+    ("toeplitz", "quadratic", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
+    ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
+)
+Cell = tuple[str, str, str, dict[str, int], bool]
+
+
+def cells(only: str | None) -> list[Cell]:
+    """(spec, order, dtype, sizes, with states) of every run."""
+    made: list[Cell] = [
+        (spec, order, dtype, SMALL, order != "quadratic" and dtype in ("bfloat16", "float64"))
+        for spec, orders in ORDERS.items() for order in orders for dtype in DTYPES
+    ]  # fmt: skip
+    made += [(spec, order, "bfloat16", sizes, False) for spec, order, sizes in LARGE]
+    return [c for c in made if only is None or c[0] == only]
+
+
+def run(cell: Cell) -> dict[str, Any]:
+    """One cell on the GPU: errors of values and gradients, or what went wrong; same bits twice."""
+    spec, order, dtype, sizes, state = cell
+    found: dict[str, Any] = {"spec": spec, "order": order, "dtype": dtype, "state": state,
+                             "T": sizes["T"], "N": sizes["N"]}  # fmt: skip
+    start = time.time()
+    try:
+        found |= _measure(spec, order, dtype, sizes, state)
+    except Exception as e:
+        found["failed"] = f"{type(e).__name__}: {e}"[:600]
+    return {**found, "seconds": round(time.time() - start, 1)}
+
+
+def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
+             state: bool) -> dict[str, Any]:  # fmt: skip
+    import torch
+
+    import smac
+    from smac.testing.cells import Cell as TestCell
+    from smac.testing.inputs import as_tuple, recipe
+    from smac.testing.properties import Trial, values_and_gradients
+
+    # What a kernel fails to write is NaN, not luck.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    op = smac.compile(spec, target="triton", order=order)
+    given = {**sizes, "W": sizes["T"]}
+    have = {a for i in op.spec.inputs for a in i.axes}
+    wanted = tuple((a, n) for a, n in given.items() if a in have)
+    cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state)
+    trial = Trial(op, cell, recipe(op.spec), "cuda")
+    values, gradients = values_and_gradients(trial)
+    first, second = (as_tuple(trial.call(trial.inputs)) for _ in range(2))
+    torch.cuda.synchronize()
+    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise AssertionError("two runs gave different bits")
+    return {"error": values.relative, "ratio": values.ratio,
+            "gradient_error": gradients.relative, "gradient_ratio": gradients.ratio}  # fmt: skip
+
+
+def digests() -> dict[str, str]:
+    """sha256 of every file that decides what the kernels compute."""
+    paths = [*ROOT.glob("templates/triton/*.jinja"), *ROOT.glob("smac/lower/*.py"),
+             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py"]  # fmt: skip
+    return {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(paths)}  # fmt: skip
+
+
+def changed() -> list[str]:
+    """Files that are not as they were when the GPU run was green, added and removed ones too."""
+    if not RECORD.exists():
+        return ["(never verified on a GPU)"]
+    old, new = json.loads(RECORD.read_text())["digests"], digests()
+    return sorted(p for p in old.keys() | new.keys() if old.get(p) != new.get(p))
+
+
+def record(results: list[dict[str, Any]]) -> None:
+    """Write verified.json."""
+    import torch
+    import triton
+
+    RECORD.write_text(json.dumps({
+        "device": torch.cuda.get_device_name(), "python": platform.python_version(),
+        "torch": torch.__version__, "triton": triton.__version__, "cells": len(results),
+        "results": results, "digests": digests(),
+    }, indent=1) + "\n")  # fmt: skip
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """One line a cell: worst relative error, rms ratio to the same-precision baseline."""
+    lines = [f"{'spec':18}{'order':10}{'dtype':9}{'T':>5}{'N':>4} {'error':>8}{'ratio':>6} "
+             f"{'grad':>8}{'ratio':>6} {'s':>5}"]  # fmt: skip
+    for r in sorted(results, key=lambda r: (r["spec"], r["order"], r["dtype"], r["T"])):
+        head = f"{r['spec']:18}{r['order']:10}{r['dtype']:9}{r['T']:5}{r['N']:4} "
+        tail = (f"FAILED {r['failed']}" if "failed" in r else
+                f"{r['error']:8.1e}{r['ratio']:6.2f} {r['gradient_error']:8.1e}"
+                f"{r['gradient_ratio']:6.2f} {r['seconds']:5}")  # fmt: skip
+        lines.append(head + tail)
+    return "\n".join(lines)
+
+
+def run_all(workers: int, only: str | None) -> list[dict[str, Any]]:
+    """Every cell, each in a fresh process, `workers` at a time."""
+    context = multiprocessing.get_context("spawn")
+    results = []
+    with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(run, c): c for c in cells(only)}
+        for done in as_completed(waiting):
+            spec, order, dtype, sizes, state = waiting[done]
+            try:
+                results.append(done.result())
+            except Exception as e:
+                results.append({"spec": spec, "order": order, "dtype": dtype, "state": state,
+                                "T": sizes["T"], "N": sizes["N"], "seconds": 0,
+                                "failed": f"the process died: {e}"})  # fmt: skip
+    return results
+
+
+def main() -> int:
+    """Exit code 1 when a cell failed."""
+    parser = argparse.ArgumentParser(description="SMAC's Triton target on a real GPU")
+    parser.add_argument("--changed", action="store_true", help="print what changed since verified")
+    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--only", help="one spec")
+    asked = parser.parse_args()
+    if asked.changed:
+        files = changed()
+        print("GPU run: nothing has changed since" if not files else
+              "changed since the last green GPU run: " + ", ".join(files))  # fmt: skip
+        return 0
+    results = run_all(asked.workers, asked.only)
+    wrong = [r for r in results if "failed" in r]
+    if not wrong and asked.only is None:
+        record(results)
+    print(table(results))
+    print(f"{len(results)} cells, {len(wrong)} failed")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

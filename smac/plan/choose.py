@@ -11,7 +11,7 @@ from typing import Any
 
 from smac.errors import PlanError
 from smac.masks import build
-from smac.plan.candidates import LARGEST_CHUNK, SCHEDULES, Way, lacks_generators, pieces, ways
+from smac.plan.candidates import SCHEDULES, Way, lacks_generators, largest_chunk, pieces, ways
 from smac.plan.cost import candidate
 from smac.plan.devices import ITEMSIZE, Device, device_row
 from smac.plan.shape import Shape, shape_of
@@ -41,7 +41,7 @@ def make(
     request = _request(spec, sizes, dtype, device, row, target, backward, state, absent)
     _check_choice("order", order, ("auto", *ORDERS))
     _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
-    _check_chunk(chunk, order, schedule, request.target)
+    _check_chunk(chunk, order, schedule, request)
     shape = shape_of(request)
     every = ways(shape, request)
     asked = [w for w in every if order in ("auto", w.order) and schedule in ("auto", w.schedule)]
@@ -141,15 +141,15 @@ def _check_choice(what: str, found: str, expected: tuple[str, ...]) -> None:
         raise PlanError(f"{what}: found {found!r}; expected one of {', '.join(expected)}")
 
 
-def _check_chunk(chunk: int | None, order: str, schedule: str, target: str) -> None:
+def _check_chunk(chunk: int | None, order: str, schedule: str, r: Request) -> None:
     """A forced chunk is a power of two that the target has tiles for."""
     if chunk is None:
         return
     if order == "linear" or schedule in ("tokens", "fft"):
         raise PlanError(f"chunk: found {chunk} with the linear order, which has no chunks; "
                         "leave chunk out, or ask for order='chunked'")  # fmt: skip
-    least, most = (16, 128) if target == "triton" else (2, LARGEST_CHUNK)
+    least, most = 16 if r.target == "triton" else 2, largest_chunk(r.target, ITEMSIZE[r.dtype])
     whole = isinstance(chunk, int) and not isinstance(chunk, bool)
     if not whole or not least <= chunk <= most or chunk & (chunk - 1):
         raise PlanError(f"chunk: found {chunk!r}; expected a power of two from {least} to {most} "
-                        f"on target {target}")  # fmt: skip
+                        f"in {r.dtype} on target {r.target}")  # fmt: skip

@@ -41,7 +41,7 @@ def cut(x: Tensor, axes: str, small: Shape) -> Tensor:
 
 def relative(got: Tensor, exact: Tensor) -> float:
     """Root mean square of the error over that of the exact values."""
-    return float((got.double() - exact).norm() / exact.norm().clamp_min(1e-300))
+    return float((got.detach().double() - exact).norm() / exact.norm().clamp_min(1e-300))
 
 
 def _small(case: GpuCase, inputs: Inputs, small: Shape) -> Inputs:

@@ -141,7 +141,7 @@ def run(bench: Bench, chosen: Sequence[GpuCase], save: Callable[[list[Row]], Non
 
 def _said(r: Row) -> str:
     if r.seconds is None:
-        return f"{table.SHORT[r.mode]} {r.note}"
+        return f"{table.SHORT[r.mode]} {' '.join(r.note.split())[:200]}"
     return f"{table.SHORT[r.mode]} {1e3 * r.seconds:.3f} ms = {r.over_floor or 0:.2f} × floor"
 
 

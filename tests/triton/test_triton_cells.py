@@ -61,3 +61,14 @@ def test_rendered_text_is_tidy(order: str) -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert "tl.program_id(0).to(tl.int64)" in text
     assert not re.search(r"semiseparable|causal|toeplitz|document\(", text)
+
+
+def test_scalar_functions_are_exact_to_rounding() -> None:
+    """Every function of the scalar language, small arguments included, in both types."""
+    done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "functions_triton.py")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 64, done.stderr[-2000:]
+    wrong = [x for x in found
+             if not x["error"] <= (5e-6 if x["cell"].endswith("float32") else 2e-14)]  # fmt: skip
+    assert not wrong, wrong

@@ -5,21 +5,26 @@ needed, products of pairs of values summed under a mask (`Carry`), what is taken
 (`Read`), the mask's own gradients (`Gather`), and where results go (`Store`). Both targets print
 the same steps; how many kernels the reads are spread over is the schedule (lower/adjoint.py).
 
-On paper, for ssd with gate and groups (a = delta·A, one lane):
+Names: a read of Y's gradients goes to "d.Q", "d.K", "d.V"; a value v of the mask gets "d.v"; the
+cotangent of an output y is the buffer "d.y", the gradient of an input x the buffer "grad.x". States
+are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
+"state.last" and "state.last_out" (the id of the last token before, and of the last token).
+
+On paper, for ssd with gate and groups (a0 = delta·A, one lane):
 
     forward    values Q = C, K = B, V = delta·x, a0 = delta·A
-               carry  KV = K ⊗ V            reads  Y = Q over N
+               carry  KV = K ⊗ V            read   Y = Q over N
                stores y = (Y + D·x)·silu(z)
-    backward   values dY = dy·silu(z)       carries KV, and QG = Q ⊗ dY in reverse
-               reads  Y = Q·KV over N (the gate's gradient needs it), dQ = dY·KV over P,
-                      dK = V·QG over P, dV = K·QG over N;   gather da0
-               stores grad of each input: Σ over its uses of chain(d use, ∂ use/∂ input), summed
+    backward   values dY = d.y·silu(z)      carries KV, and QG = Q ⊗ dY in reverse
+               reads  Y = Q·KV over N (the gate's gradient needs it), d.Q = dY·KV over P,
+                      d.K = V·QG over P, d.V = K·QG over N;   the lane's gradient d.a0
+               stores grad.x for each input: Σ over its uses of chain(d use, ∂ use/∂ input), summed
                over the axes that the input lacks (the group's heads for B and C; B and T for A)
 
 linear_attention: V is [v | 1] (`Value.tail`), so Z is the last column of Y, and dY is [dY | dZ].
 gla: the lane's log decay has axis N, so decays multiply Q and K before the product
 (`Kernel.channel`).
-toeplitz: no lanes; the kernel evaluates `Kernel.entry` on tiles, dh gathers by lag.
+toeplitz: no lanes; the kernel evaluates `Kernel.entry` on tiles, "d.m0.0" gathers by lag.
 
 Non-goals: no target code, no sizes (they are read off the tensors), no mask families.
 """
@@ -36,7 +41,8 @@ from smac.masks.base import Support
 DTYPES = ("operand", "acc", "int", "input")
 ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch")
 #: How a kernel walks: "chunked" sweeps chunks with carried states, "recurrent" tokens with carried
-#: states, "tiles" goes over T × T tiles of `entry`, "fft" convolves along T, "pointwise" has no mask.
+#: states, "tiles" goes over T × T tiles of `entry`, "fft" convolves along T, "pointwise" has
+#: no mask.
 KINDS = ("chunked", "recurrent", "tiles", "fft", "pointwise")
 
 
@@ -59,8 +65,8 @@ class Buffer:
 class Value:
     """A pointwise quantity, computed tile by tile from input buffers: `expr` with axes `axes`.
 
-    `expr` reads buffers only (no other values), so any kernel can compute it by itself. An exception
-    is a cotangent that needs Y or Z: it reads those, as outs of an earlier step or read.
+    `expr` reads buffers only (no other values), so any kernel can compute it by itself. An
+    exception is a cotangent that needs Y or Z: it reads those, as outs of an earlier step or read.
     `tail`: one more column along P, behind the others (V's is 1 and Y's then is Z; dY's is dZ).
     `axes` are canonical and may lack any; what lacks an axis is broadcast along it. Of group axes a
     kernel's values carry at most one (`Kernel.group`); others are spread to H.
@@ -92,8 +98,8 @@ class Carry:
 
     Kind "chunked"/"recurrent": a state [N, P] per head and lane. `reverse` sweeps from the end,
     under Lᵀ. `initial`/`final` name state buffers or None; `saves` a scratch buffer that keeps the
-    state with which the sweep enters each segment of the walk (axes batch, "C" for segments in order
-    of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
+    state with which the sweep enters each segment of the walk (axes batch, "C" for segments in
+    order of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The Program's invariants, checked after each pass: a defect in lowering stops here, with its name.
+"""The Program's invariants, checked after each pass: a defect in lowering stops here, by name.
 
 Non-goals: no check of numbers, none of sizes.
 """

@@ -1,7 +1,7 @@
 """Axes as letters: how einsum specs and broadcasts of chunked tiles are written.
 
-A chunked tile of axes (B, T, H, N) with a group reads "bcigrn": c is the chunk, i the row in it (j as
-a column), g and r the group and the head within it. Missing axes are missing letters.
+A chunked tile of axes (B, T, H, N) with a group reads "bcigrn": c is the chunk, i the row in it
+(j as a column), g and r the group and the head within it. Missing axes are missing letters.
 """
 
 from __future__ import annotations

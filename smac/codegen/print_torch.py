@@ -1,7 +1,7 @@
 """Scalar expressions as PyTorch code over named axes.
 
-Every sub-expression is computed at its own axes (softplus(dt + bias) once a head and token, not once
-a channel) and broadcast where it meets larger ones. Shared sub-expressions become locals.
+Every sub-expression is computed at its own axes (softplus(dt + bias) once a head and token, not
+once a channel) and broadcast where it meets larger ones. Shared sub-expressions become locals.
 
 Non-goals: no loads, no masks; `Scope.define` says what a name's code and axes are.
 """
@@ -91,7 +91,7 @@ class Scope:
         for i, a in enumerate(own):
             if a in self.group and a not in axes:
                 text, own[i] = f"{text}.repeat_interleave({self.group[a]}, {i})", "H"
-        started = [a for a in axes[_first(axes, own):]]
+        started = axes[_first(axes, own) :]
         index = ["None" if a not in own else ":" for a in started]
         if "None" not in index:
             return text
@@ -219,7 +219,8 @@ def _bounded(fn: str, args: list[Code], texts: list[str]) -> str:
         if args[0].axes is not None and args[1].axes is None and args[2].axes is None:
             return f"{texts[0]}.clamp({texts[1]}, {texts[2]})"
         low = _bounded("maximum", args[:2], texts[:2])
-        return _bounded("minimum", [Code(low, args[0].axes or args[1].axes), args[2]], [low, texts[2]])
+        inner = Code(low, args[0].axes or args[1].axes)
+        return _bounded("minimum", [inner, args[2]], [low, texts[2]])
     if args[0].axes is None or args[1].axes is None:
         number, tensor = (0, 1) if args[0].axes is None else (1, 0)
         side = "max" if fn == "minimum" else "min"

@@ -38,7 +38,8 @@ def checked(text: str, target: str, functions: tuple[str, ...]) -> Source:
         tree = ast.parse(text)
     except SyntaxError as e:
         line = text.splitlines()[(e.lineno or 1) - 1 : e.lineno]
-        raise CodegenError(f"rendered source does not parse: {e.msg} at line {e.lineno}: {line}") from e
+        where = f"{e.msg} at line {e.lineno}: {line}"
+        raise CodegenError(f"rendered source does not parse: {where}") from e
     for node in ast.walk(tree):
         found: list[str] = []
         if isinstance(node, ast.Import):
@@ -47,7 +48,8 @@ def checked(text: str, target: str, functions: tuple[str, ...]) -> Source:
             found = [(node.module or "").split(".")[0]]
         for module in found:
             if module not in IMPORTS:
-                raise CodegenError(f"rendered source imports '{module}'; allowed: torch, triton, math")
+                allowed = "torch, triton, math"
+                raise CodegenError(f"rendered source imports '{module}'; allowed: {allowed}")
         if isinstance(node, ast.Name) and node.id in ("eval", "exec", "compile", "__import__"):
             raise CodegenError(f"rendered source names '{node.id}'")
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}

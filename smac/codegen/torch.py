@@ -13,18 +13,20 @@ from smac.codegen.letters import contract, reduce, view
 from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes, python
 from smac.codegen.torch_sweep import SweepContext
+from smac.codegen.torch_sweep_grad import SweepGradContext
 from smac.codegen.torch_tiles import FftContext, TilesContext
 from smac.ir import Buffer, Kernel, Program, Scan
 
 STATES_IN = ("state.S0", "state.dST", "state.last")
-CONTEXTS: dict[str, type[KernelContext]] = {
-    "chunked": SweepContext, "tiles": TilesContext, "fft": FftContext,
-}  # fmt: skip
-TEMPLATES = {
-    ("chunked", False): "torch/chunked.py.jinja", ("chunked", True): "torch/chunked_grad.py.jinja",
-    ("tiles", False): "torch/tiles.py.jinja", ("tiles", True): "torch/tiles_grad.py.jinja",
-    ("fft", False): "torch/fft.py.jinja", ("fft", True): "torch/fft_grad.py.jinja",
-}  # fmt: skip
+#: (kind of kernel, whether it is a backward) → what makes its lines, and the template around them.
+BLOCKS: dict[tuple[str, bool], tuple[type[KernelContext], str]] = {
+    ("chunked", False): (SweepContext, "torch/chunked.py.jinja"),
+    ("chunked", True): (SweepGradContext, "torch/chunked_grad.py.jinja"),
+    ("tiles", False): (TilesContext, "torch/tiles.py.jinja"),
+    ("tiles", True): (TilesContext, "torch/tiles_grad.py.jinja"),
+    ("fft", False): (FftContext, "torch/fft.py.jinja"),
+    ("fft", True): (FftContext, "torch/fft_grad.py.jinja"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,11 @@ def _allocation(b: Buffer, shapes: Shapes) -> str:
     sizes = "".join(f"{shapes.size(a)}, " for a in b.axes)
     if b.role == "output":
         return f"{python(b)} = torch.empty({sizes}dtype=operand, device=device)".replace(
-            "empty(dtype", "empty((), dtype")
+            "empty(dtype", "empty((), dtype"
+        )
     return f"{python(b)} = torch.zeros({sizes}dtype=acc, device=device)".replace(
-        "zeros(dtype", "zeros((), dtype")
+        "zeros(dtype", "zeros((), dtype"
+    )
 
 
 def _result(b: Buffer) -> str:
@@ -115,9 +119,8 @@ def _result(b: Buffer) -> str:
 def _step(step: Kernel | Scan, p: Program, shapes: Shapes) -> str:
     if isinstance(step, Scan):
         return _scan(step, p)
-    context = CONTEXTS[step.kind](step, p, shapes)
-    backward = len(step.reads) > 1
-    text = render(TEMPLATES[step.kind, backward], k=context)
+    make, template = BLOCKS[step.kind, len(step.reads) > 1]
+    text = render(template, k=make(step, p, shapes))
     return "\n".join(line for line in text.splitlines() if line.strip())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smac.expr import Size, names, walk
+from smac.expr import Expr, Size, names, walk
 from smac.ir import Buffer, Kernel, Program
 
 
@@ -52,7 +52,7 @@ class Shapes:
         return f"n_{axis}"
 
 
-def _exprs(k: Kernel) -> list:  # type: ignore[type-arg]
+def _exprs(k: Kernel) -> list[Expr]:
     found = [v.expr for v in k.values] + [v.tail for v in k.values if v.tail is not None]
     return [*found, *(s.expr for s in k.stores), *([k.entry] if k.entry is not None else []),
             *(g.weight for g in k.gathers), *(i for g in k.gathers for i in g.index)]  # fmt: skip

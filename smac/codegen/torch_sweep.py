@@ -1,14 +1,14 @@
 """Context of the chunked walk: einsum letters of its tiles, and the lines that depend on lanes.
 
-Letters: b batch, c chunk, i row, j column, g r (or h) heads, n, p. A lane's tiles keep rows last, so
-that sums along a chunk run over contiguous memory.
+Letters: b batch, c chunk, i row, j column, g r (or h) heads, n, p. A lane's tiles keep rows last,
+so that sums along a chunk run over contiguous memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smac.codegen.letters import contract, reduce, view
+from smac.codegen.letters import view
 from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes
 from smac.ir import Kernel, LaneGrad, Program, Value
@@ -48,7 +48,7 @@ class SweepContext(KernelContext):
     def __init__(self, k: Kernel, p: Program, shapes: Shapes) -> None:
         super().__init__(k, p, shapes)
         k = self.ir
-        of, union = self.letters.of, self.letters.union
+        of = self.letters.of
         axes = {v.name: v.axes for v in k.values}
         batch, heads = "".join(self.letters.batch.values()), self.letters.heads
         self.buffer = batch + heads + "np"
@@ -62,30 +62,13 @@ class SweepContext(KernelContext):
         self.lead = batch + "c" + heads
         self.channel_letter = {None: "", "N": "n", "P": "p"}[k.channel]
         self.tall = self.lead + "i" + self.channel_letter
-        self.values, self.late = self._values()
+        self.late: list[str] = []  # lines between Y and the gradients
+        self.scope.count(*(v.expr for v in k.values), *(s.expr for s in k.stores))
+        operands = [v for v in k.values if v.name in ("Q", "K", "V")]
+        self.values = [line for v in operands for line in self.tiled(v)]
         self.lanes = tuple(self._lane(i) for i in range(len(k.lanes)))
         factors = [f.letters for x in self.lanes for f in (x.read, x.write) if f]
-        lane_letters = [x.rows for x in self.lanes] + factors
-        self.mask = _tile(union(*lane_letters, "i", order=self.lead + "i"))
-        self.scores = _tile(union(self.q, self.k, order=self.lead + "i"))
-        self.dscores = _tile(union(self.dy, self.v, order=self.lead + "i"))
-        whole = union(self.q, self.k, self.v, *lane_letters, *([self.dy] if self.dy else []),
-                      order=self.lead + "i")  # fmt: skip
-        self.weights = _tile(self.lead + "i") if k.channel else _tile(whole)
-        self.y_inside = union(self.weights.replace("j", ""), self.v, order=self.y)
-        wide = [x.rows for x in self.lanes] + factors
-        self.wide_q, self.wide_k = (
-            union(x, *wide, order=batch + "ci" + heads + "n") for x in (self.q, self.k)
-        )
-        self.wide_v, self.wide_dy = (
-            union(x, *wide, order=batch + "ci" + heads + "p") for x in (self.v, self.dy)
-        )
-        if k.channel == "N":
-            self.kv = union(self.wide_k, self.v, order=self.state)
-            self.qg = union(self.wide_q, self.dy, order=self.state)
-        else:
-            self.kv = union(self.k, self.wide_v, order=self.state)
-            self.qg = union(self.q, self.wide_dy, order=self.state)
+        self._products([x.rows for x in self.lanes] + factors, batch, heads)
         carries = {c.name: c for c in k.carries}
         self.saves = _python(carries["KV"].saves)
         self.restores = _python(carries["KV"].restores)
@@ -97,21 +80,34 @@ class SweepContext(KernelContext):
         self.epilogue = self._epilogue()
         self.final = self.finals()
 
+    def _products(self, lanes: list[str], batch: str, heads: str) -> None:
+        """The letters of every product, given those of the lanes' decays and factors."""
+        union = self.letters.union
+        self.mask = _tile(union(*lanes, "i", order=self.lead + "i"))
+        self.scores = _tile(union(self.q, self.k, order=self.lead + "i"))
+        self.dscores = _tile(union(self.dy, self.v, order=self.lead + "i"))
+        whole = union(self.q, self.k, self.v, *lanes, *([self.dy] if self.dy else []),
+                      order=self.lead + "i")  # fmt: skip
+        self.weights = _tile(self.lead + "i") if self.channel else _tile(whole)
+        self.y_inside = union(self.weights.replace("j", ""), self.v, order=self.y)
+        self.wide_q, self.wide_k = (
+            union(x, *lanes, order=batch + "ci" + heads + "n") for x in (self.q, self.k)
+        )
+        self.wide_v, self.wide_dy = (
+            union(x, *lanes, order=batch + "ci" + heads + "p") for x in (self.v, self.dy)
+        )
+        if self.channel == "N":
+            self.kv = union(self.wide_k, self.v, order=self.state)
+            self.qg = union(self.wide_q, self.dy, order=self.state)
+        else:
+            self.kv = union(self.k, self.wide_v, order=self.state)
+            self.qg = union(self.q, self.wide_dy, order=self.state)
+
     def _shared(self) -> bool:
         """Whether Q and K are those of groups in every kernel of the program: N before the heads of
         a group then makes products with states plain matrices."""
         kernels = (s for s in self.program.steps if isinstance(s, Kernel))
         return not any("H" in v.axes for k in kernels for v in k.values if v.name in ("Q", "K"))
-
-    def _values(self) -> tuple[list[str], list[str]]:
-        """Lines of the operands, and of those that need Y first."""
-        early: list[str] = []
-        late: list[str] = []
-        self.scope.count(*(v.expr for v in self.ir.values), *(s.expr for s in self.ir.stores))
-        for v in self.ir.values:
-            if v.name in ("Q", "K", "V"):
-                early += self.tiled(v)
-        return early, late
 
     def _lane(self, i: int) -> LaneTiles:
         lane = self.ir.lanes[i]
@@ -133,9 +129,10 @@ class SweepContext(KernelContext):
                 code = f"_cut({', '.join(texts)})"
         elif self.channel_letter:  # a channel's tiles want log decays, be they 0
             rows, code = "i" + self.channel_letter, "torch.zeros(C, 1, dtype=acc, device=device)"
+        tile = _tile(rows.replace(self.channel_letter or "?", ""))
+        chunk = rows.replace("i", "")
         return LaneTiles(
-            i, code, rows, rows.replace("i", ""), _tile(rows.replace(self.channel_letter or "?", "")),
-            self._factor(lane.read), self._factor(lane.write), grads,
+            i, code, rows, chunk, tile, self._factor(lane.read), self._factor(lane.write), grads,
         )  # fmt: skip
 
     def _rows(self, v: Value) -> str:
@@ -187,144 +184,14 @@ class SweepContext(KernelContext):
                 lines.append(f"{_python(c.final)} = torch.stack([{stack}], -3)")
         return lines
 
-    def lane_inside(self, lane: LaneTiles) -> str:
-        """Lines: gradients of a lane's values from the pairs inside a chunk."""
-        assert lane.grads is not None
-        g, i = lane.grads, lane.i
-        full = self.letters.union(
-            lane.tile, *(f.letters for f in (lane.read, lane.write) if f), "ij",
-            order=self.lead + "ij",
-        )  # fmt: skip
-        if self.plain:
-            lines = [f"W = {text}"] if (text := reduce("W", self.weights, full)) != "W" else []
-        else:
-            inside = f"(ws * {view(f'E{i}', lane.tile, self.weights)})"
-            lines = [f"W = {reduce(inside, self.weights, full)}"]
-        c, b = self._times(lane.read, "c", i, full), self._times(lane.write, "b", i, full, True)
-        if g.decay:
-            both = f"(W{c}{b})" if c or b else "W"
-            lines.append(f"da{i} = _segments_grad({reduce(both, full, lane.tile)})")
-        if g.read and lane.read:
-            lines.append(f"dc{i} = {reduce(f'(W{b})' if b else 'W', full, lane.read.letters)}")
-        if g.write and lane.write:
-            columns = lane.write.letters.replace("i", "j")
-            lines.append(f"db{i} = {reduce(f'(W{c})' if c else 'W', full, columns)}")
-        return "\n    ".join(lines)
-
-    @staticmethod
-    def _times(f: Factor | None, name: str, i: int, want: str, column: bool = False) -> str:
-        if f is None:
-            return ""
-        letters = f.letters.replace("i", "j") if column else f.letters
-        return f" * {view(f'{name}{i}', letters, want)}"
-
-    def between(self, lane: LaneTiles) -> list[str]:
-        """Lines: what states give to the gradients, for one lane (S enters, G leaves a chunk)."""
-        return {None: self._between, "N": self._between_n, "P": self._between}[self.channel](lane)
-
-    def _between(self, lane: LaneTiles) -> list[str]:
-        i, g, y = lane.i, lane.grads, self.y
-        p = f" * {view(f'p{i}', lane.rows, y)}" if lane.code else ""
-        r = f" * {view(f'r{i}', lane.rows, y)}" if lane.code else ""
-        c, b = self._times(lane.read, "c", i, y), self._times(lane.write, "b", i, y)
-        wide_r = f" * {view(f'r{i}', lane.rows, self.wide_v)}" if lane.code else ""
-        wide_b = self._times(lane.write, "b", i, self.wide_v)
-        lines = [
-            f"dQ = dQ + torch.einsum({contract(self.wide_dy, self.state, self.q)}, dYp, Sin{i})",
-            f"Vr = {view('V', self.v, self.wide_v)}{wide_r}{wide_b}  # {self.wide_v}",
-            f"dK = dK + torch.einsum({contract(self.wide_v, self.state, self.k)}, Vr, G)",
-            f"dVl = torch.einsum({contract(self.k, self.state, y)}, K, G){r}  # {y}",
-            f"dV = dV + {reduce(f'(dVl{b})' if b else 'dVl', y, self.v)}",
-        ]
-        if g is None:
-            return lines
-        kept = y if self.channel == "P" else y.replace("p", "")
-        total = "" if self.channel == "P" else ".sum(-1)"
-        lines += [
-            f"Yl = torch.einsum({contract(self.q, self.state, y)}, Q, Sin{i}){p}",
-            f"row = ({view('dY', self.dy, y)} * Yl){total}  # {kept}",
-            f"col = ({view('V', self.v, y)} * dVl){total}",
-        ]
-        return lines + self._sums(lane, kept, "np" if not self.channel else "n", c and self._times(
-            lane.read, "c", i, kept), b and self._times(lane.write, "b", i, kept))  # fmt: skip
-
-    def _between_n(self, lane: LaneTiles) -> list[str]:
-        i, g = lane.i, lane.grads
-        kept = self.y.replace("p", "n")
-        p, r = (view(f"{x}{i}", lane.rows, kept) for x in "pr")
-        wide_r = view(f"r{i}", lane.rows, self.wide_k)
-        lines = [
-            f"dQl = torch.einsum({contract(self.dy, self.state, kept)}, dY, Sin{i}) * {p}  # {kept}",
-            f"dKl = torch.einsum({contract(self.v, self.state, kept)}, V, G) * {r}  # {kept}",
-            f"dQ = dQ + {reduce('dQl', kept, self.q)}",
-            f"dK = dK + {reduce('dKl', kept, self.k)}",
-            f"dV = dV + torch.einsum({contract(self.wide_k, self.state, self.v)}, "
-            f"{view('K', self.k, self.wide_k)} * {wide_r}, G)",
-        ]
-        if g is None:
-            return lines
-        lines += [f"row = {view('Q', self.q, kept)} * dQl", f"col = {view('K', self.k, kept)} * dKl"]
-        return lines + self._sums(lane, kept, "p", "", "")
-
-    def _sums(self, lane: LaneTiles, kept: str, gone: str, c: str, b: str) -> list[str]:
-        """Gradients of a lane's values from rows, columns and whole states."""
-        i, g = lane.i, lane.grads
-        assert g is not None
-        at, lines = kept.index("i"), []
-        if g.decay:
-            dims = tuple(self.state.index(x) for x in gone)
-            left = "".join(x for x in self.state if x not in gone)
-            through = f"(Sin{i} * G * x{i}).sum({dims if len(dims) > 1 else dims[0]})"
-            total = f"_from(row{c}, {at}) + _before(col{b}, {at}) + {view(through, left, kept)}"
-            lines.append(f"da{i} = da{i} + {reduce(f'({total})', kept, lane.rows)}")
-        if g.read and lane.read:
-            lines.append(f"dc{i} = dc{i} + {reduce('row', kept, lane.read.letters)}")
-        if g.write and lane.write:
-            lines.append(f"db{i} = db{i} + {reduce('col', kept, lane.write.letters)}")
-        return lines
-
     def _epilogue(self) -> list[str]:
-        """Lines after the products: Y named, cotangents made, gradients stored."""
-        lines: list[str] = []
-        full = (*self.batch, "T", "H", "P")
-        if self.reads_y:
-            lines += [f"Y = {self.flat('Y', full)}", *self.output()]
-        if not self.dy:
-            return lines + [x for s in self.ir.stores for x in self.store(s)]
-        self.late = list(lines)
-        v = self.by_name["dY"]
-        self.late += self.tiled(v)
-        lines = []
-        for name in ("Q", "K", "V"):
-            v = self.by_name[name]
-            lines.append(f"d{name} = {self.flat(f'd{name}', v.axes)}")
-            if v.tail is not None:
-                lines.append(f"d{name} = d{name}[..., :n_P]")
-            self.scope.define(f"d.{name}", f"d{name}", v.axes)
-        for lane in self.lanes:
-            lines += self._lane_results(lane)
-        return lines + [x for s in self.ir.stores for x in self.store(s)]
+        """Lines after the products: Y named, outputs stored."""
+        return [*self._named_y(), *(x for s in self.ir.stores for x in self.store(s))]
 
-    def _lane_results(self, lane: LaneTiles) -> list[str]:
-        """Lines that give a lane's gradients the axes of their values, under their IR names."""
-        if lane.grads is None:
+    def _named_y(self) -> list[str]:
+        if not self.reads_y:
             return []
-        lines, ir = [], self.ir.lanes[lane.i]
-        reset = ir.decay and f"da{lane.i}"
-        for out, value, have, letters in (
-            (lane.grads.decay, ir.decay, reset, lane.rows),
-            (lane.grads.read, ir.read, f"dc{lane.i}", lane.read.letters if lane.read else ""),
-            (lane.grads.write, ir.write, f"db{lane.i}", lane.write.letters if lane.write else ""),
-        ):
-            if out is None or value is None:
-                continue
-            axes = self.by_name[value].axes
-            text = reduce(str(have), letters, self.letters.of(axes))
-            local = out.replace(".", "_")
-            lines.append(f"{local} = {text}")
-            lines.append(f"{local} = {self.flat(local, axes)}")
-            self.scope.define(out, local, axes)
-        return lines
+        return [f"Y = {self.flat('Y', (*self.batch, 'T', 'H', 'P'))}", *self.output()]
 
 
 def _python(name: str | None) -> str | None:

@@ -1,7 +1,7 @@
-"""Context of the quadratic order (and of FFT): the mask's entry as code on a tile of rows × columns.
+"""Context of the quadratic order (and of FFT): the mask's entry as code on a tile, rows × columns.
 
-On a tile, axis T is the row (letter i) and S the column (letter j); both come last, behind heads and
-a channel. Bases of the entry are laid out alike, with T, W or T S last.
+On a tile, axis T is the row (letter i) and S the column (letter j); both come last, behind heads
+and a channel. Bases of the entry are laid out alike, with T, W or T S last.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class TilesContext(KernelContext):
         self.values += self._bases()
         self.tile_axes = {v.name: self.tile.names[v.name].axes or () for v in self.bases}
         lead_letters = [
-            self._letters(tuple(a for a in x if a not in POSITIONS)) for x in self.tile_axes.values()
+            self._letters(tuple(a for a in axes if a not in POSITIONS))
+            for axes in self.tile_axes.values()
         ]
         full = union(self.q, self.k, self.v, self.dy, *lead_letters, order=self.lead)
         self.mask = full + self.channel_letter + "ij"
@@ -133,7 +134,8 @@ class TilesContext(KernelContext):
             text = self.tile.align(replace(code, text=text), wide)
             axes = wide or ()
         have = self._letters(axes)
-        return [*self.tile.take_lines(), f"{name} = {view(text, have, self.mask, True)}  # {self.mask}"]
+        laid = view(text, have, self.mask, True)
+        return [*self.tile.take_lines(), f"{name} = {laid}  # {self.mask}"]
 
     def _letters(self, axes: tuple[str, ...]) -> str:
         special = {"T": "i", "S": "j", "W": "w", WITHIN: "r"}
@@ -159,7 +161,8 @@ class TilesContext(KernelContext):
     def _bases(self) -> list[str]:
         """Lines that lay the mask's values out: heads, channel, then positions."""
         lines: list[str] = []
-        between = {e.base for e in walk(self.ir.entry) if isinstance(e, Between)} if self.ir.entry else set()
+        nodes = walk(self.ir.entry) if self.ir.entry else ()
+        between = {e.base for e in nodes if isinstance(e, Between)}
         for v in self.bases:
             lines += [*self.value(v, whole=True), *self._grouped(v.name, v.axes)]
             have = self.letters.of(v.axes, chunks=False)

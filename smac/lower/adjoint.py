@@ -16,7 +16,8 @@ from smac.derive import diff
 from smac.expr import ZERO, Expr, Name, names
 from smac.ir import Buffer, Carry, Kernel, Read, Step, Store, Value, Walk
 from smac.lower.kernels import Order
-from smac.lower.values import Parts, canonical, chain, cotangent, needs_y, output_axes, sum_of
+from smac.lower.mask_values import canonical
+from smac.lower.values import Parts, chain, cotangent, needs_y, output_axes, sum_of
 
 READ_Y = Read("Y", "KV", "Q", "N")
 READ_DQ = Read("d.Q", "KV", "dY", "P")
@@ -182,7 +183,8 @@ def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...
 def _per_head(p: Parts, v: Value) -> tuple[str, ...]:
     """Axes of an operand's raw gradient: every batch axis, token and head of Y, its own N or P."""
     last = "P" if v.name == "V" else "N"
-    return canonical(p.spec, {*p.y_axes, "T"} - {"P"} | ({last} & {*v.axes, "P" if v is p.v else last}))
+    own = {last} & {*v.axes, "P" if v is p.v else last}
+    return canonical(p.spec, ({*p.y_axes, "T"} - {"P"}) | own)
 
 
 def _without_p(axes: tuple[str, ...]) -> tuple[str, ...]:

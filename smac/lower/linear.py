@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from smac.expr import At, Expr, Name, Num, S_POS, Size, T_POS, call
+from smac.expr import S_POS, T_POS, At, Expr, Name, Num, Size, call
 from smac.ir import Gather, Walk
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
@@ -27,7 +27,8 @@ def linear(p: Parts, chosen: Candidate) -> Order:
 def _convolution(p: Parts, chosen: Candidate) -> Order:
     """L[t,s] = h[t − s + shift]: one entry node, whose gradient gathers by lag."""
     known = p.mask.symbol()
-    assert known is not None and p.symbol is not None  # the planner asked for the law
+    assert known is not None  # the planner asked for the law
+    assert p.symbol is not None
     lag: Expr = call("sub", T_POS, S_POS)
     if known[1] == -1:
         lag = call("add", lag, call("sub", Size("T"), Num(1)))

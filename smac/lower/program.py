@@ -22,7 +22,8 @@ def forward(plan: Plan) -> Program:
     """Outputs (and the final state) from inputs (and the initial state)."""
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
-    buffers = (*input_buffers(p), *_states_in(p, "state.S0"), *_outputs(p), *_states_out(p, "state.ST"))
+    states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
+    buffers = (*input_buffers(p), *states[0], *_outputs(p), *states[1])
     carry = Carry("KV", "K", "V", initial="state.S0" if p.state else None,
                   final="state.ST" if p.state else None)  # fmt: skip
     if p.reads_z and plan.request.target == "triton":
@@ -65,9 +66,7 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     scans = tuple(replace(s, last=last) for s in p.scans if s.out in read)
     made = tuple(Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans)
-    return verify(
-        Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups)
-    )
+    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups))
 
 
 def _reads(k: Kernel) -> frozenset[str]:
@@ -81,9 +80,7 @@ def _scan_axes(p: Parts, s: Scan) -> tuple[str, ...]:
 
 
 def _outputs(p: Parts) -> tuple[Buffer, ...]:
-    return tuple(
-        Buffer(n, output_axes(p, e), "operand", "output", n) for n, e in p.spec.output
-    )
+    return tuple(Buffer(n, output_axes(p, e), "operand", "output", n) for n, e in p.spec.output)
 
 
 def _states_in(p: Parts, *states: str) -> tuple[Buffer, ...]:

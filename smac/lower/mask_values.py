@@ -1,0 +1,176 @@
+"""What a mask becomes in a kernel: values under its lanes and its entry, scans of ids, gathers.
+
+Non-goals: no operands (values.py), no order, no mask family: only laws are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from smac.derive import simplify
+from smac.errors import PlanError
+from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
+from smac.ir import Gather, LaneIR, Scan, Value
+from smac.masks.base import Cotangent, Lane, Mask
+from smac.plan.types import Request
+from smac.spec import Spec
+
+Lanes = tuple[LaneIR, ...]
+Values = tuple[Value, ...]
+
+
+def canonical(spec: Spec, axes: Collection[str]) -> tuple[str, ...]:
+    """`axes` in the order of buffers: batch axes, T, S, W, H, groups, N, P."""
+    order = (*spec.batch, "T", "S", "W", "H", *spec.groups, "N", "P")
+    return tuple(a for a in order if a in axes)
+
+
+class Scans:
+    """Integer scans of ids, each once, as a buffer."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.steps: list[Scan] = []
+
+    def replace(self, e: Expr) -> Expr:
+        return transform(e, self._one)
+
+    def _one(self, e: Expr) -> Expr | None:
+        if not (isinstance(e, Call) and e.fn in SCAN_FUNCTIONS):
+            return None
+        (source,) = e.args
+        assert isinstance(source, Name)
+        out = f"{e.fn}.{source.id}"
+        step = Scan(out, e.fn, source.id)
+        if step not in self.steps:
+            self.steps.append(step)
+        return Name(out)
+
+    def source(self, name: str) -> str | None:
+        return next((s.source for s in self.steps if s.out == name), None)
+
+
+class Axes:
+    """Axes of an expression in a kernel: canonical, one group axis, other groups spread to H."""
+
+    def __init__(self, spec: Spec, group: str | None, scans: Scans) -> None:
+        self.spec, self.group, self.scans = spec, group, scans
+
+    def of(self, e: Expr) -> tuple[str, ...]:
+        back = {s.out: Name(s.source) for s in self.scans.steps}
+        found = set(self.spec.axes_of(transform(
+            e, lambda n: back.get(n.id) if isinstance(n, Name) else None)))  # fmt: skip
+        foreign = found & set(self.spec.groups) - {self.group}
+        if foreign:
+            found = (found - foreign) | {"H"}
+        if "H" in found:
+            found -= {self.group}
+        return canonical(self.spec, frozenset(found))
+
+
+class Bases:
+    """Values under the `At` and `Between` nodes of an entry, and its bare names."""
+
+    def __init__(self, axes: Axes) -> None:
+        self.axes = axes
+        self.values: list[Value] = []
+
+    def replace(self, entry: Expr) -> Expr:
+        return transform(entry, self._one)
+
+    def name(self, base: Expr) -> Name:
+        for v in self.values:
+            if v.expr == base:
+                return Name(v.name)
+        integer = isinstance(base, Name) and self.axes.scans.source(base.id) is not None
+        value = Value(f"m{len(self.values)}", base, self.axes.of(base), "int" if integer else "acc")
+        self.values.append(value)
+        return Name(value.name)
+
+    def _one(self, e: Expr) -> Expr | None:
+        match e:
+            case At(base, index):
+                return At(self.name(base), index)
+            case Between(base, low, high):
+                return Between(self.name(base), low, high)
+            case Name(_):
+                return self.name(e)
+            case _:
+                return None
+
+
+def gathers(mask: Mask, scans: Scans, bases: Bases) -> tuple[Gather, ...]:
+    """The adjoint law over value names; empty where a mask states none (no gradients to take)."""
+    if mask.missing("adjoint") is not None:
+        return ()
+
+    def gather(i: int, c: Cotangent) -> Gather:
+        base = bases.name(scans.replace(c.base)).id
+        weight = bases.replace(scans.replace(c.weight))
+        return Gather(f"d.{base}.{i}", c.pattern, base, weight, c.index)
+
+    return tuple(gather(i, c) for i, c in enumerate(mask.adjoint()))
+
+
+def group_axis(spec: Spec, exprs: tuple[Expr, ...]) -> str | None:
+    """The first declared group axis that a value of the kernel would carry."""
+    carried = {a for e in exprs for a in spec.axes_of(e) if a in spec.groups}
+    return next((g for g in spec.groups if g in carried), None)
+
+
+def lanes_of(
+    request: Request, axes: Axes, scans: Scans
+) -> tuple[tuple[LaneIR, ...], tuple[Value, ...]]:
+    """Lanes with values in place of expressions; constants 0 and 1 stay None."""
+    generators = request.mask.generators()
+    if generators is None:
+        return (), ()
+    values: list[Value] = []
+
+    def value(name: str, e: Expr, trivial: Expr) -> str | None:
+        if simplify(e) == trivial:
+            return None
+        values.append(Value(name, e, axes.of(e), "acc"))
+        return name
+
+    def lane(i: int, x: Lane) -> LaneIR:
+        reset = None
+        if x.reset is not None:
+            replaced = scans.replace(x.reset)
+            values.append(Value(f"reset{i}", replaced, axes.of(replaced), "int"))
+            reset = f"reset{i}"
+        return LaneIR(
+            value(f"a{i}", x.log_decay, ZERO), reset,
+            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE),
+        )  # fmt: skip
+
+    lanes = tuple(lane(i, x) for i, x in enumerate(generators.lanes))
+    return lanes, tuple(values)
+
+
+def folded(
+    axes: Axes, q: Value, k: Value, v: Value, lanes: Lanes, values: Values
+) -> tuple[Value, Value, Value, Lanes, Values]:
+    """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b.
+
+    Raises PlanError for several lanes with factors under a channel: no kernel has those."""
+    if len(lanes) != 1:
+        if axes.spec.contraction.channel and any(x.read or x.write for x in lanes):
+            raise PlanError(
+                "a sum of masks with a channel axis takes no row, column or scale factors in the "
+                "linear and chunked orders; use order='quadratic'"
+            )
+        return q, k, v, lanes, values
+    (lane,) = lanes
+    by_name = {x.name: x for x in values}
+
+    def times(operand: Value, name: str | None) -> Value:
+        if name is None:
+            return operand
+        e = call("mul", by_name[name].expr, operand.expr)
+        return replace(operand, expr=e, axes=axes.of(e))
+
+    kept = tuple(x for x in values if x.name not in (lane.read, lane.write))
+    q, k = times(q, lane.read), times(k, lane.write)
+    return q, k, v, (replace(lane, read=None, write=None),), kept

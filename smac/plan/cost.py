@@ -20,10 +20,15 @@ from smac.plan.types import Candidate, Dot, Request
 
 # Passes over each kind of tensor in the torch target's chunked order, forward; backward takes
 # `_BACKWARD` times as many.
-_SCORES, _DECAYS, _WEIGHTS, _STATES, _OPERANDS, _OUTPUTS = 1, 6, 4, 6, 4, 4
+_SCORES, _DECAYS, _WEIGHTS, _STATES, _OPERANDS, _OUTPUTS = 1, 6, 4, 12, 10, 10
 _BACKWARD = 2.5
-#: Operations a segment of chunks, and one chunk inside it, take (torch); and a block of rows.
-_SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = 40, 3, 20
+#: Passes over an operand with a channel's decays for each halving level.
+_LEVELS = 14
+#: Passes over a block for each operation of a mask's entry, in the quadratic order.
+_ENTRY = 7
+#: Operations that a segment of chunks, one chunk inside it, and a block of rows take (torch),
+#: forward and backward. A segment's are many: broadcasts and copies for products count too.
+_SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
 #: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it.
 _GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
 _CPU_HALF = 4
@@ -114,7 +119,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     more, unit = (_BACKWARD if back else 1), x.acc
     if x.channel:
         levels = max(C.bit_length() - 1, 1)
-        inside = tokens * x.all_heads * (_DECAYS * levels * _channel_size(x) + _WEIGHTS * C)
+        inside = tokens * x.all_heads * (_LEVELS * levels * _channel_size(x) + _WEIGHTS * C)
     else:
         inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
                                + _WEIGHTS * x.heads("QKL"))  # fmt: skip
@@ -130,7 +135,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     space = (2 if back else 1) * (segment // C) * _chunk_bytes(x, C)
     if back:  # the states that enter each segment pass through memory
         space += pieces * x.batch * lanes * x.all_heads * x.n("QK") * x.p * x.acc
-    launches = int(more * (pieces * _SEGMENT_OPS + lanes * chunks * _CHUNK_OPS))
+    launches = pieces * _SEGMENT_OPS[back] + lanes * chunks * _CHUNK_OPS[back]
     return Work(dots, 0, traffic, launches, space)
 
 
@@ -139,7 +144,7 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
     more, unit = (_BACKWARD if back else 1), x.acc
     wide = _channel_size(x)
     inside = _SCORES * x.heads("QK") + wide * (
-        2 * x.nodes * x.heads("L") + _WEIGHTS * x.heads("QKL"))  # fmt: skip
+        _ENTRY * x.nodes * x.heads("L") + _WEIGHTS * x.heads("QKL"))  # fmt: skip
     tokens = x.batch * x.T
     traffic = (
         ("scores", int(more * unit * x.batch * entries(x, rows) * inside)),
@@ -149,7 +154,7 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
     blocks = -(-x.T // rows)
     tile = wide * (x.heads("QK") + 2 * x.heads("QKL"))
     space = x.acc * x.batch * min(rows, x.T) * x.T * tile * (2 if back else 1)
-    return Work(dots, 0, traffic, int(more * blocks * (_ROWS_OPS + x.nodes)), space)
+    return Work(dots, 0, traffic, blocks * (_ROWS_OPS[back] + (1 + back) * x.nodes), space)
 
 
 def _torch_fft(x: Shape, back: bool, dots: tuple[Dot, ...]) -> Work:
@@ -158,7 +163,9 @@ def _torch_fft(x: Shape, back: bool, dots: tuple[Dot, ...]) -> Work:
     columns = x.batch * x.all_heads * x.n("QK") * x.p
     scalar = more * 2 * columns * 5 * padded * padded.bit_length() // 2
     passes = ("states", more * x.acc * columns * padded * 8)
-    return Work(dots, scalar, (passes,), more * _ROWS_OPS, 3 * x.acc * columns * padded)
+    one = columns // x.n("QK")  # a state channel at a time
+    launches = x.n("QK") * _ROWS_OPS[back]
+    return Work(dots, scalar, (passes,), launches, 3 * x.acc * one * padded)
 
 
 # ---- triton ---------------------------------------------------------------------------------

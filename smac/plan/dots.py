@@ -161,17 +161,17 @@ def dots(
     quadratic, back = order == "quadratic", request.backward
     o = Operands(x, request, by_lanes=not quadratic)
     whole = request.target == "triton"
-    found: dict[str, int] = {}
     if quadratic:
         products = list((_tiles_backward if back else _tiles)(o))
         pieces = _tile_sizes(x, chunk, whole)
     else:
         products = list((_chunks_backward if back else _chunks)(o))
         pieces = _piece_sizes(x.T, chunk, segment, whole)
+    found = {p.name: 0 for p in products}
     for count, own in pieces:
         size = o.size | own
         for p in products:
-            found[p.name] = found.get(p.name, 0) + count * p.flops(size)
+            found[p.name] += count * p.flops(size)
     return tuple(Dot(name, n) for name, n in found.items())
 
 

@@ -84,12 +84,13 @@ def cells(count: int, seed: int, longest: int = 8192) -> list[Drawn]:
     found: list[Drawn] = []
     while len(found) < count:
         name = rng.choice(specs)
+        T = int(math.exp(rng.uniform(math.log(16), math.log(longest))))
         drawn = {
-            "B": rng.choice((1, 2)), "T": int(math.exp(rng.uniform(math.log(16), math.log(longest)))),
+            "B": rng.choice((1, 2)), "T": T,
             "H": rng.randint(1, 24), "N": rng.choice(WIDTHS), "P": rng.choice(WIDTHS), "G": 1,
         }  # fmt: skip
         sizes = {a: n for a, n in drawn.items() if a in axes_needed(smac.load(name))}
-        op = smac.compile(name, target="torch")
+        op: Any = smac.compile(name, target="torch")
         if op.plan(backward=True, dtype="float32", device="cpu", **sizes).chosen.time < CAP:
             found.append(Drawn(name, sizes))
     return found
@@ -124,7 +125,9 @@ def least(run: Callable[[], object], budget: float) -> float:
     return min(times)
 
 
-def measure(cell: Drawn, order: str, inputs: Mapping[str, Any], budget: float) -> tuple[float, float]:
+def measure(
+    cell: Drawn, order: str, inputs: Mapping[str, Any], budget: float
+) -> tuple[float, float]:
     """Seconds of a forward, and of a backward alone, in `order`."""
     op: Any = smac.compile(cell.spec, order=order, target="torch")
     leaves = [x for x in inputs.values() if x is not None and x.requires_grad]
@@ -145,7 +148,7 @@ def outcomes(cell: Drawn, budget: float) -> list[Outcome]:
     inputs = inputs_of(cell, absent)
 
     def plan(order: str, backward: bool) -> Any:
-        op = smac.compile(cell.spec, order=order, target="torch")
+        op: Any = smac.compile(cell.spec, order=order, target="torch")
         return op.plan(dtype="float32", device="cpu", backward=backward, absent=absent,
                        **cell.sizes)  # fmt: skip
 
@@ -167,8 +170,10 @@ def outcomes(cell: Drawn, budget: float) -> list[Outcome]:
     return [judged(cell, mode, chosen, seconds, tuple(left_out)) for mode in MODES]
 
 
-def judged(cell: Drawn, mode: str, chosen: tuple[Any, Any],
-           seconds: Mapping[str, tuple[float, float]], left_out: tuple[str, ...]) -> Outcome:  # fmt: skip
+def judged(
+    cell: Drawn, mode: str, chosen: tuple[Any, Any], seconds: Mapping[str, tuple[float, float]],
+    left_out: tuple[str, ...],
+) -> Outcome:  # fmt: skip
     """The choice in `mode` against the best order; forward and backward are chosen apart."""
     both = mode != MODES[0]
     total = {o: f + b if both else f for o, (f, b) in seconds.items()}
@@ -187,8 +192,9 @@ def table(found: list[Outcome]) -> str:
         lines.append(f"{o.cell:55}{mode:11}{o.choice:18}{o.best:10}{o.ratio:6.2f}")
     worst = max((o.ratio for o in found), default=1.0)
     skipped = sum(len(o.left_out) for o in found)
+    right = sum(o.choice == o.best for o in found)
     lines.append(f"worst regret {worst:.2f}, bar {BAR:g}: {'pass' if worst <= BAR else 'FAIL'}; "
-                 f"{sum(o.choice == o.best for o in found)} of {len(found)} choices were the best")  # fmt: skip
+                 f"{right} of {len(found)} choices were the best")  # fmt: skip
     if skipped:
         lines.append(f"{skipped} orders left out: predicted over {SLOW:g} s and "
                      f"{HOPELESS:g} × the choice")  # fmt: skip
@@ -201,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the cells (default 0)")
     parser.add_argument("--longest", type=int, default=8192, help="largest T (default 8192)")
     parser.add_argument("--budget", type=float, default=0.4,
-                        help="seconds for the runs of one order and mode (default 0.4)")  # fmt: skip
+                        help="seconds for the runs of an order and mode (default 0.4)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args(argv)
     found: list[Outcome] = []

@@ -174,7 +174,20 @@ def _plan(args: argparse.Namespace) -> int:
     plan = _compiled(args).plan(dtype=args.dtype, device=args.device, backward=args.backward,
                                 absent=args.absent, **dict(args.sizes))  # fmt: skip
     print(plan.explain(width=WIDTH))
+    if args.order == "auto":
+        print(_crossover(plan.request))
     return 0
+
+
+def _crossover(r: Any) -> str:
+    """From which T the quadratic order stops winning, all else as in the request."""
+    from smac.plan import crossover
+
+    lengths = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
+    where = crossover(r.spec, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
+                      backward=r.backward)  # fmt: skip
+    return "crossover  " + (f"the quadratic order wins below T={where}" if where is not None else
+                            "none: the quadratic order wins at every T up to 131072")  # fmt: skip
 
 
 def _emit(args: argparse.Namespace) -> int:

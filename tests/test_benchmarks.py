@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks import cpu
+from benchmarks import cpu, planner
 from benchmarks.cases import MODES, Shape, case, side
 from benchmarks.memory import peak_bytes
 
@@ -70,3 +72,38 @@ def test_memory_of_a_child_counts_what_it_makes() -> None:
 def test_a_failing_child_says_why() -> None:
     with pytest.raises(RuntimeError, match="invalid literal"):
         peak_bytes("chunk x", "forward", SMALL)
+
+
+def test_the_planner_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two tiny cells: each in both modes, every order that can be had, the choice among them."""
+    file = tmp_path / "figures.json"
+    argv = ["--cells", "2", "--longest", "40", "--budget", "0.01", "--json", str(file)]
+    assert planner.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[1:])) <= 100
+    assert "worst regret" in lines[-1]
+    figures = json.loads(file.read_text("utf-8"))["outcomes"]
+    assert [f["mode"] for f in figures] == [*MODES, *MODES]
+    for f in figures:
+        assert "quadratic" in f["seconds"]
+        assert set(f["choice"].split("/")) <= set(f["seconds"])
+        assert f["best"] in f["seconds"]
+
+
+def test_cells_of_a_seed_are_the_same_ones() -> None:
+    assert planner.cells(5, 3) == planner.cells(5, 3) != planner.cells(5, 4)
+
+
+def test_regret_of_a_choice_by_hand() -> None:
+    """Forward and backward are chosen apart; the best is one order for both."""
+    chosen = tuple(type("P", (), {"order": o})() for o in ("quadratic", "chunked"))
+    seconds = {"quadratic": (1.0, 9.0), "chunked": (2.0, 3.0)}
+    cell = planner.Drawn("ssd", {"T": 64})
+    one, both = (planner.judged(cell, m, chosen, seconds, ()) for m in MODES)  # type: ignore[arg-type]
+    assert (one.choice, one.best, one.ratio) == ("quadratic", "quadratic", 1.0)
+    assert (both.choice, both.best, both.ratio) == ("quadratic/chunked", "chunked", 0.8)
+    late = planner.judged(cell, MODES[0], chosen[::-1], seconds, ("linear",))  # type: ignore[arg-type]
+    assert (late.choice, late.best, late.ratio) == ("chunked", "quadratic", 2.0)
+    text = planner.table([late, both])
+    assert "worst regret 2.00, bar 1.5: FAIL; 0 of 2 choices were the best" in text
+    assert "1 orders left out" in text

@@ -117,6 +117,18 @@ def test_plan_prints_candidates_and_takes_sizes(capsys: pytest.CaptureFixture[st
     assert all(order in out for order in ("chunked", "quadratic", "linear"))
     _, small, _ = run(capsys, "plan", "ssd", "T=64", "--device", "h100")
     assert "chosen  quadratic" in small
+    (where,) = re.findall(r"^crossover  the quadratic order wins below T=(\d+)$", out, re.M)
+    assert 64 < int(where) <= 16384
+    for T, chosen in ((int(where) - 16, True), (int(where), False)):
+        _, at, _ = run(capsys, "plan", "ssd", f"T={T}", "H=8", "--device", "h100")
+        assert ("chosen  quadratic" in at) == chosen
+
+
+def test_plan_says_where_nothing_beats_quadratic(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "plan", "toeplitz", "T=64", "--device", "h100")
+    assert "crossover  none: the quadratic order wins at every T up to 131072" in out
+    _, forced, _ = run(capsys, "plan", "ssd", "--order", "chunked", "--device", "h100")
+    assert "crossover" not in forced
 
 
 @pytest.mark.parametrize("target", ["torch", "triton"])

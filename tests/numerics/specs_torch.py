@@ -117,3 +117,34 @@ CASES: dict[str, Case] = {
     "dense_causal": Case("causal() * dense(M)", {"M": "B G T S"}, QUADRATIC, axes=GROUP),
 }  # fmt: skip
 STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders)
+
+#: Names that a careless printer would take for its own.
+HOSTILE = """
+smac = 1
+name = "hostile"
+[axes]
+K = "group of H"
+C = "batch"
+[inputs]
+Q = "B T K N"
+device = "B T K N"
+torch = "B C T H P"
+t0 = "B T H"
+acc = "H"
+math = "H"
+n_T = {axes = "B T H P", optional = true}
+operand = {axes = "H", default = 0}
+S0 = "H"
+[let]
+e0 = "softplus(t0 + operand)"
+KV0 = "e0 * acc"
+[contraction]
+equation = "TN,SN,SP,TS->TP"
+Q = "Q"
+K = "device"
+V = "torch * e0 * S0"
+L = "semiseparable(log_decay = KV0)"
+[output]
+d_y = "Y * given(n_T, silu(n_T), 1) + math * torch"
+range = "Y * Y"
+"""

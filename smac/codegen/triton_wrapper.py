@@ -10,6 +10,7 @@ Non-goals: no kernel text (triton_sweeps.py and its like), no decisions.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from smac.codegen.triton_kernel import Launch, Layout, identifier
@@ -129,7 +130,8 @@ class Host:
             f"{k.name}[({grid},)](",
             *(f"    {a}" for a in args),
             *([f"    {sizes},"] if sizes else []),
-            f"    {constants}, num_warps={k.warps}, num_stages=stages(op),",
+            f"    {constants}, num_warps={k.warps},",
+            f"    num_stages=stages({', '.join(['op', *_tile(dict(k.constants))])}),",
             ")",
         ]
 
@@ -195,3 +197,9 @@ def layout_of(p: Program) -> Layout:
     batch_axes = tuple(batch) if "B" in batch else ("B", *batch)
     sized = {a for b in arguments(p) if b.role == "input" for a in b.axes}
     return Layout(batch_axes, tuple(others), frozenset(sized))
+
+
+def _tile(constants: Mapping[str, str]) -> list[str]:
+    """Rows and both widths of the tiles that a kernel loads in its loop; nothing for the others."""
+    widths = [constants[n] for n in ("DC", "DN", "BN", "BK", "DP", "BP") if n in constants]
+    return [constants["C"], *widths] if "C" in constants and len(widths) == 2 else []

@@ -46,8 +46,8 @@ def baseline(spec: Spec, inputs: Inputs, *, initial_state: object = None,
              return_state: bool = False) -> Any:  # fmt: skip
     """Outputs of `spec` as a careful eager implementation gives them in the inputs' own types.
 
-    Pointwise parts, and what states add, run in the accumulator's type (float32, or float64 for
-    float64 operands). Differentiable: its gradients are the baseline of gradients. With
+    Pointwise parts and sums run in the accumulator's type (float32, or float64 for float64 operands);
+    what states add is made of products in the operand type too. Differentiable: its gradients are the baseline of gradients. With
     `return_state`, the pair (outputs, State).
     """
     target = operand_dtype(spec, inputs)
@@ -83,6 +83,7 @@ def _product(p: Problem, mask: Value, v: Value, given: State | None, field: str,
     wide = replace(p, q=_to(p.q, acc), k=_to(p.k, acc))
     carried = Carried(wide, finite_lanes(p, given), _to(v, acc))
     start = carried.enter(getattr(given, field, None))
-    y = add(y, entering(wide.q, carried.lanes, start, p.order({*carried.out, "T"})))
-    end = leaving(wide.k, carried.v, carried.lanes, start, carried.axes)
+    y = add(y, entering(wide.q, carried.lanes, start, p.order({*carried.out, "T"}),
+                        v.data.dtype))
+    end = leaving(wide.k, carried.v, carried.lanes, start, carried.axes, v.data.dtype)
     return ordered(p, y), carried.pack(end)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from smac.errors import SmacError
 from smac.expr import Expr
 from smac.reference.values import RESET, Scope, Value, add, evaluate, mul, pointwise
 from smac.terms import MaskTerm
@@ -23,7 +24,9 @@ Arg = Expr | MaskTerm | str | bool | int | float
 def mask_matrix(term: MaskTerm, scope: Scope) -> Value:
     """L over the axes T and S, and those that its parameters carry (batch, H, N or P)."""
     if term.fn not in _RULES:
-        raise ValueError(f"the oracle has no mask {term.fn!r}; it knows {', '.join(_RULES)}")
+        raise SmacError(f"the oracle does not know the mask '{term.fn}'; teach it with smac."
+                        f"reference.define_mask('{term.fn}', lambda t, s, *parameters: …), or "
+                        "compare with a matrix of your own")  # fmt: skip
     return _RULES[term.fn](scope, *term.args)
 
 
@@ -34,10 +37,21 @@ def scalar(arg: Arg, scope: Scope) -> Value:
     return scope.scalar(arg) if isinstance(arg, int | float) else evaluate(arg, scope)
 
 
-def define_mask(name: str, rule: Callable[..., Value]) -> None:
-    """Teach the oracle a mask registered outside this package: `rule(scope, *args)` → L."""
+def define_mask(name: str, entry: Callable[..., Tensor]) -> None:
+    """Teach the oracle a mask registered outside this package, by its definition.
+
+    `entry(t, s, *parameters)` → L[t,s], elementwise: positions are integers and parameters floats,
+    in shapes that broadcast. Raises ValueError for a name that the oracle knows.
+    """
     if name in _RULES:
         raise ValueError(f"the oracle already has a mask {name!r}")
+
+    def rule(scope: Scope, *args: Arg) -> Value:
+        at = torch.arange(scope.sizes["T"], device=scope.device)
+        made = pointwise(entry, Value(("T",), at), Value(("S",), at),
+                         *(scalar(a, scope) for a in args))  # fmt: skip
+        return Value(made.axes, made.data.to(scope.dtype))
+
     _RULES[name] = rule
 
 

@@ -209,19 +209,32 @@ def sweep(q: Value, k: Value, v: Value, parts: tuple[Lane, ...], state: list[Val
     return outputs, state
 
 
-def entering(q: Value, parts: tuple[Lane, ...], state: list[Value], out: tuple[str, ...]) -> Value:
-    """What an initial state adds to Y: Σ read[t] · Π_{k≤t} factor · Q[t]·S₀, in one einsum."""
+def entering(
+    q: Value, parts: tuple[Lane, ...], state: list[Value], out: tuple[str, ...],
+    products: torch.dtype | None = None,
+) -> Value:  # fmt: skip
+    """What an initial state adds to Y: Σ read[t] · Π_{k≤t} factor · Q[t]·S₀, in one einsum.
+
+    `products`: a type that what is multiplied, factors and Q first, is rounded to."""
     terms = []
     for lane, s in zip(parts, state, strict=True):
         dim = lane.factor.axes.index("T")
         total = Value(lane.factor.axes, lane.factor.data.cumprod(dim))
-        terms.append(contract(out, lane.read, total, q, s))
+        if products is None:
+            terms.append(contract(out, lane.read, total, q, s))
+        else:
+            rows = _rounded(mul(_rounded(mul(lane.read, total), products), q), products)
+            terms.append(contract(out, rows, _rounded(s, products)))
     return _sum(terms)
 
 
-def leaving(k: Value, v: Value, parts: tuple[Lane, ...], state: list[Value],
-            out: tuple[str, ...]) -> list[Value]:  # fmt: skip
-    """The last state of each lane: Σ_s Π_{k>s} factor · write·K⊗V + Π factor·S₀."""
+def leaving(
+    k: Value, v: Value, parts: tuple[Lane, ...], state: list[Value], out: tuple[str, ...],
+    products: torch.dtype | None = None,
+) -> list[Value]:  # fmt: skip
+    """The last state of each lane: Σ_s Π_{k>s} factor · write·K⊗V + Π factor·S₀.
+
+    `products`: a type that what is multiplied, factors and V first, is rounded to."""
     ends = []
     for lane, s in zip(parts, state, strict=True):
         dim = lane.factor.axes.index("T")
@@ -230,8 +243,17 @@ def leaving(k: Value, v: Value, parts: tuple[Lane, ...], state: list[Value],
         later = torch.cat([ones, data.flip(dim)], dim).cumprod(dim)
         after = Value(lane.factor.axes, later.narrow(dim, 0, data.shape[dim]).flip(dim))
         every = Value(lane.factor.axes[:dim] + lane.factor.axes[dim + 1 :], data.prod(dim))
-        ends.append(add(contract(out, after, lane.write, k, v), mul(every, s)))
+        if products is None:
+            new = contract(out, after, lane.write, k, v)
+        else:
+            columns = mul(_rounded(mul(after, lane.write), products), v)
+            new = contract(out, k, _rounded(columns, products))
+        ends.append(add(new, mul(every, s)))
     return ends
+
+
+def _rounded(x: Value, dtype: torch.dtype) -> Value:
+    return Value(x.axes, x.data.to(dtype).to(x.data.dtype))
 
 
 def _sum(values: list[Value]) -> Value:

@@ -40,6 +40,7 @@ lint: $(STAMP)
 test: lint
 	$(PY) -m pytest -m timing || test $$? -eq 5
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not timing" -n $(WORKERS) --dist loadfile --durations=10
+	@$(PY) tests/gpu/run.py --changed
 
 docs:
 	$(PYTHON) docs/files.py

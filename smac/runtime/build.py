@@ -104,8 +104,11 @@ def _spread(spec: Spec, exprs: tuple[Expr, ...]) -> Iterator[str]:
 def _every(spec: Spec) -> Iterator[Expr]:
     from smac.masks import build
 
-    c = spec.contraction
-    for e in (c.Q, c.K, c.V, build(c.L, spec).entry(), *(e for _, e in spec.output)):
+    c, mask = spec.contraction, build(spec.contraction.L, spec)
+    generators = mask.generators()
+    lanes = () if generators is None else generators.lanes
+    of_lanes = (e for x in lanes for e in (x.log_decay, x.reset, x.read, x.write) if e is not None)
+    for e in (c.Q, c.K, c.V, mask.entry(), *of_lanes, *(e for _, e in spec.output)):
         yield from walk(e)
 
 

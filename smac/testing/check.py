@@ -130,12 +130,14 @@ class _Group:
         self.value, self.gradient = Error(), Error()
 
     def _stateful(self) -> bool:
-        """Whether this order carries states at all: a run of no tokens tells."""
+        """Whether this order carries states on: two runs of no tokens tell."""
         from smac.testing.inputs import draw
 
-        empty = first_cells(self.spec, *self.key, CHUNK, False)[-1]
+        inputs = draw(self.spec, first_cells(self.spec, *self.key, CHUNK, False)[-1], self.made,
+                      self.device)  # fmt: skip
         try:
-            self.op(**draw(self.spec, empty, self.made, self.device), return_state=True)
+            _, state = self.op(**inputs, return_state=True)
+            self.op(**inputs, initial_state=state)
         except PlanError as e:
             self.skips[f"initial and final states: {e}"] = 0
             return False

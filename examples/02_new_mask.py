@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 import smac
 from smac.expr import S_POS, T_POS, Expr, Index, Num, call
@@ -54,8 +53,8 @@ y = "Y"
 """
 
 
-def ripple(t: Tensor, s: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
-    """The definition once more, for the float64 oracle, away from the class above."""
+def ripple(t, s, gamma, omega) -> torch.Tensor:
+    """The definition once more, on tensors, for the float64 oracle: away from the class above."""
     return torch.where(t >= s, gamma ** (t - s).clamp(min=0) * torch.cos(omega * (t - s)), 0)
 
 

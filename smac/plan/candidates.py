@@ -14,7 +14,7 @@ from smac.plan.shape import Shape
 from smac.plan.types import Request
 
 #: Chunks that are tried, by target; rows of the quadratic order's blocks.
-CHUNKS = {"torch": (32, 64, 128, 256), "triton": (16, 32, 64)}
+CHUNKS = {"torch": (16, 32, 64, 128, 256), "triton": (16, 32, 64)}
 ROWS = {"torch": (64, 128, 256), "triton": (16, 32, 64)}
 #: The schedule of each order, by target.
 SCHEDULES = {

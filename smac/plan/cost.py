@@ -22,10 +22,10 @@ from smac.plan.types import Candidate, Dot, Request
 # `_BACKWARD` times as many.
 _SCORES, _DECAYS, _WEIGHTS, _STATES, _OPERANDS, _OUTPUTS = 1, 6, 4, 12, 10, 10
 _BACKWARD = 2.5
-#: Passes over an operand with a channel's decays for each halving level.
-_LEVELS = 14
-#: Passes over a block for each operation of a mask's entry, in the quadratic order.
-_ENTRY = 7
+#: Passes over an operand with a channel's decays for each halving level, and its operations.
+_LEVELS, _LEVEL_OPS = 18, (20, 45)
+#: Passes over a block for each operation of a mask's entry, in the quadratic order; per channel.
+_ENTRY, _CHANNEL_ENTRY = 7, 16
 #: Operations that a segment of chunks, one chunk inside it, and a block of rows take (torch),
 #: forward and backward. A segment's are many: broadcasts and copies for products count too.
 _SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
@@ -117,9 +117,10 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     chunks = -(-x.T // C)
     tokens, lanes = x.batch * chunks * C, x.rank or 1
     more, unit = (_BACKWARD if back else 1), x.acc
+    levels = C.bit_length() - 1 if x.channel else 0
     if x.channel:
-        levels = max(C.bit_length() - 1, 1)
-        inside = tokens * x.all_heads * (_LEVELS * levels * _channel_size(x) + _WEIGHTS * C)
+        passes = _DECAYS + _LEVELS * levels
+        inside = tokens * x.all_heads * (passes * _channel_size(x) + _WEIGHTS * C)
     else:
         inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
                                + _WEIGHTS * x.heads("QKL"))  # fmt: skip
@@ -131,11 +132,13 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
         ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
     )
     segment = segment_tokens(x, device, C, back)
-    pieces = -(-x.T // segment)
+    whole = x.T - x.T % C
+    pieces = -(-whole // segment) + (whole < x.T)  # a short chunk is a segment of its own
     space = (2 if back else 1) * (segment // C) * _chunk_bytes(x, C)
     if back:  # the states that enter each segment pass through memory
         space += pieces * x.batch * lanes * x.all_heads * x.n("QK") * x.p * x.acc
-    launches = pieces * _SEGMENT_OPS[back] + lanes * chunks * _CHUNK_OPS[back]
+    own = _SEGMENT_OPS[back] + lanes * levels * _LEVEL_OPS[back]
+    launches = pieces * own + lanes * chunks * _CHUNK_OPS[back]
     return Work(dots, 0, traffic, launches, space)
 
 
@@ -143,8 +146,8 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
     """Blocks of rows; every operation of the mask's entry is a pass over the block."""
     more, unit = (_BACKWARD if back else 1), x.acc
     wide = _channel_size(x)
-    inside = _SCORES * x.heads("QK") + wide * (
-        _ENTRY * x.nodes * x.heads("L") + _WEIGHTS * x.heads("QKL"))  # fmt: skip
+    entry = (_CHANNEL_ENTRY if x.channel else _ENTRY) * x.nodes * x.heads("L")
+    inside = _SCORES * x.heads("QK") + wide * (entry + _WEIGHTS * x.heads("QKL"))
     tokens = x.batch * x.T
     traffic = (
         ("scores", int(more * unit * x.batch * entries(x, rows) * inside)),
@@ -162,7 +165,7 @@ def _torch_fft(x: Shape, back: bool, dots: tuple[Dot, ...]) -> Work:
     more, padded = (2 if back else 1), 2 ** max(1, (2 * x.T - 1).bit_length())
     columns = x.batch * x.all_heads * x.n("QK") * x.p
     scalar = more * 2 * columns * 5 * padded * padded.bit_length() // 2
-    passes = ("states", more * x.acc * columns * padded * 8)
+    passes = ("states", (3 if back else 1) * x.acc * columns * padded * 8)
     one = columns // x.n("QK")  # a state channel at a time
     launches = x.n("QK") * _ROWS_OPS[back]
     return Work(dots, scalar, (passes,), launches, 3 * x.acc * one * padded)

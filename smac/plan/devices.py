@@ -80,7 +80,7 @@ _H100 = Device(
 )  # fmt: skip
 _CPU = Device(  # one thread of a busy Xeon; the torch target multiplies bfloat16 in float32
     "cpu", "cpu", dot64=25e9, dot32=50e9, dot16=50e9, scalar=5e9,
-    bandwidth=5 * _GB, cached=20 * _GB, cache=32 * _MB, launch=8e-6, op=8e-6,
+    bandwidth=5 * _GB, cached=20 * _GB, cache=32 * _MB, launch=7e-6, op=7e-6,
     step=0.0, token=0.0, units=1, on_chip=0, in_flight=16 * _MB,
 )  # fmt: skip
 #: Rows by name; "cuda" stands for a GPU nobody named.

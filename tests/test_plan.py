@@ -16,6 +16,7 @@ from smac.paths import shipped_specs
 from smac.plan import TABLE, Plan, crossover, make
 from smac.plan.devices import from_dict
 from smac.plan.words import duration, quantity
+from smac.spec import Spec
 
 SPECS = sorted(shipped_specs())
 
@@ -300,3 +301,13 @@ def test_planning_imports_nothing_heavy() -> None:
 
 def test_the_package_exports_what_it_says() -> None:
     assert all(hasattr(smac.plan, name) for name in smac.plan.__all__)
+
+
+def test_a_normaliser_per_value_channel_is_refused() -> None:
+    spec = Spec(
+        name="both", inputs={"q": "B T H N", "v": "B T H P", "a": "B T H P"},
+        contraction={"equation": "TN,SN,SP,TSP->TP", "Q": "q", "K": "q", "V": "v",
+                     "L": "semiseparable(log_decay = a)"}, output={"y": "Y / Z"},
+    )  # fmt: skip
+    with pytest.raises(PlanError, match=r"^both: Z with a mask per P: found a normaliser for each"):
+        make(spec, sizes={"B": 1, "T": 8, "H": 1, "N": 4, "P": 4}, dtype="float32", device="cpu")

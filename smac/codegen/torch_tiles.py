@@ -189,8 +189,11 @@ class TilesContext(KernelContext):
         return [*lines, *self.value(v, whole=True), *self._grouped("dY", v.axes)]
 
     def _named_y(self) -> list[str]:
-        i = self.y.index("g") if self.ir.group else 0
-        lines = [f"Y = Y.flatten({i}, {i + 1})"] if self.ir.group else []
+        lines = []
+        if self.ir.group:
+            i = self.y.index("g")
+            sizes = ", ".join(f"n_H // n_{self.ir.group}" if x == "r" else "-1" for x in self.y)
+            lines.append(f"Y = Y.expand({sizes}).flatten({i}, {i + 1})")
         return [*lines, *self.output()]
 
     def _epilogue(self) -> list[str]:

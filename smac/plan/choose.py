@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from smac.errors import PlanError
+from smac.expr import names
 from smac.masks import build
 from smac.plan.candidates import SCHEDULES, Way, lacks_generators, largest_chunk, pieces, ways
 from smac.plan.cost import candidate
@@ -97,6 +98,9 @@ def _request(
     missing = lacks_generators(request)
     if state and missing is not None:
         raise PlanError(f"{spec.name}: an initial or final state {missing}")
+    if special.contraction.channel == "P" and any("Z" in names(e) for _, e in special.output):
+        raise PlanError(f"{spec.name}: Z with a mask per P: found a normaliser for each value channel, "
+                        "expected one a head; take Z from a contraction without P in its mask")
     return request
 
 

@@ -58,6 +58,9 @@ CASES: dict[str, Case] = {
     "grouped_value": heads("B T G N", "B T G N", "B T H P", "B T H", GROUP),
     "grouped_everything": heads("B T G N", "B T G N", "B T G P", "B T G", GROUP),
     "two_groups": heads("B T H N", "T G N", "B T F P", "T G", {**GROUP, "F": "group of H"}),
+    "heads_in_output": Case(SSM, {"a": "B T G", "z": "B T H P"}, axes=GROUP, bare=("a",),
+                            inputs={"q": "B T N", "k": "B T G N", "v": "B T P"},
+                            output={"y": "Y * z"}),
     "decay_in_groups": heads("B T H N", "B T H N", "B T H P", "B T G", GROUP),
     # axes beyond and axes missing
     "batch_axis": heads("B E T H N", "E T H N", "B E T H P", "E T H", {"E": "batch"}),

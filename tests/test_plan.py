@@ -125,7 +125,8 @@ def test_one_chunk_with_states_stays_chunked() -> None:
 @pytest.mark.parametrize(
     ("kw", "text"),
     [
-        ({"chunk": 48}, "chunk: found 48; expected a power of two from 16 to 64 in bfloat16 on target triton"),
+        ({"chunk": 48}, "chunk: found 48; expected a power of two from 16 to 64 in bfloat16 on "
+                        "target triton"),
         ({"chunk": 64, "order": "linear"}, "chunk: found 64 with the linear order"),
         ({"order": "cubic"}, "order: found 'cubic'; expected one of auto, linear, quadratic"),
         ({"schedule": "fast"}, "schedule: found 'fast'; expected one of auto, fft, segments"),

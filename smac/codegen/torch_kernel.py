@@ -10,7 +10,6 @@ from smac.codegen.torch_names import Shapes, python
 from smac.expr import Expr, Index, names, walk
 from smac.ir import Kernel, Program, Store, Value
 
-
 OPERANDS = ("Q", "K", "V", "dY")
 
 

@@ -99,8 +99,8 @@ def _request(
     if state and missing is not None:
         raise PlanError(f"{spec.name}: an initial or final state {missing}")
     if special.contraction.channel == "P" and any("Z" in names(e) for _, e in special.output):
-        raise PlanError(f"{spec.name}: Z with a mask per P: found a normaliser for each value channel, "
-                        "expected one a head; take Z from a contraction without P in its mask")
+        raise PlanError(f"{spec.name}: Z with a mask per P: found a normaliser for each value "
+                        "channel, expected one a head; take Z from a mask without P")  # fmt: skip
     return request
 
 

@@ -46,8 +46,9 @@ def baseline(spec: Spec, inputs: Inputs, *, initial_state: object = None,
              return_state: bool = False) -> Any:  # fmt: skip
     """Outputs of `spec` as a careful eager implementation gives them in the inputs' own types.
 
-    Pointwise parts and sums run in the accumulator's type (float32, or float64 for float64 operands);
-    what states add is made of products in the operand type too. Differentiable: its gradients are the baseline of gradients. With
+    Pointwise parts and sums run in the accumulator's type (float32, or float64 for float64
+    operands); what states add is made of products in the operand type too. Differentiable: its
+    gradients are the baseline of gradients. With
     `return_state`, the pair (outputs, State).
     """
     target = operand_dtype(spec, inputs)

@@ -136,8 +136,9 @@ class _Group:
         inputs = draw(self.spec, first_cells(self.spec, *self.key, CHUNK, False)[-1], self.made,
                       self.device)  # fmt: skip
         try:
-            _, state = self.op(**inputs, return_state=True)
-            self.op(**inputs, initial_state=state)
+            op: Any = self.op
+            _, state = op(**inputs, return_state=True)
+            op(**inputs, initial_state=state)
         except PlanError as e:
             self.skips[f"initial and final states: {e}"] = 0
             return False

@@ -137,6 +137,10 @@ class Scope:
     def _call(self, fn: str, args: list[Code]) -> Code:
         axes = self.union(*args)
         texts = [self.align(a, axes) for a in args]
+        if fn in ("where", "minimum", "maximum", "clamp"):  # they would keep a comparison's type
+            first = 1 if fn == "where" else 0
+            texts[first:] = [f"{t}.to(acc)" if a.boolean else t
+                             for a, t in zip(args[first:], texts[first:], strict=True)]  # fmt: skip
         if fn == "where":
             return self._where(args, texts, axes)
         if fn in ("minimum", "maximum", "clamp"):
@@ -165,12 +169,15 @@ class Scope:
         return Code(f"{FUNCTIONS[fn]}({inner})", axes, integer=fn == "bit_length")
 
     def _where(self, args: list[Code], texts: list[str], axes: tuple[str, ...] | None) -> Code:
-        if args[0].axes is None:
-            return Code(f"({texts[1]} if {texts[0]} else {texts[2]})", axes)
+        if axes is None:
+            return Code(f"({texts[1]} if {texts[0]} else {texts[2]})", None)
         cond = texts[0] if args[0].boolean else f"({texts[0]} != 0)"
-        text = f"torch.where({bare(cond)}, {bare(texts[1])}, {bare(texts[2])})"
-        if args[1].axes is None and args[2].axes is None:
-            text += ".to(acc)"
+        if args[0].axes is None:  # still of the shape and type that both branches have together
+            cond = f"torch.tensor({bare(cond)}, device=device)"
+        yes, no = bare(texts[1]), bare(texts[2])
+        if args[1].axes is None and args[2].axes is None:  # two numbers alone would be float32
+            yes = f"torch.tensor({yes}, dtype=acc, device=device)"
+        text = f"torch.where({bare(cond)}, {yes}, {no})"
         return Code(text, axes)
 
 

@@ -1,0 +1,171 @@
+"""The Programs of four specs, as `smac/ir.py` has them on paper."""
+
+from __future__ import annotations
+
+import pytest
+
+import smac
+from smac.errors import PlanError
+from smac.expr import ONE
+from smac.ir import Carry, Kernel, LaneGrad, LaneIR, Program, Read, Scan, Walk
+from smac.lower import backward, forward
+from smac.plan import Plan
+from smac.show import show
+
+READ_Y = Read("Y", "KV", "Q", "N")
+READS = (Read("d.Q", "KV", "dY", "P"), Read("d.K", "QG", "V", "P"), Read("d.V", "QG", "K", "N"))
+KV, QG = Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)
+
+
+def plan(name: str, order: str, state: bool = False, target: str = "torch") -> Plan:
+    op = smac.compile(name, target=target, order=order)
+    device = "cpu" if target == "torch" else "h100"
+    return op._plan({}, None, device, False, state, ())
+
+
+def kernels(p: Program) -> tuple[Kernel, ...]:
+    return tuple(k for k in p.steps if isinstance(k, Kernel))
+
+
+def values(k: Kernel) -> dict[str, str]:
+    return {v.name: f"{show(v.expr)}  {' '.join(v.axes)}" for v in k.values}
+
+
+def stores(k: Kernel) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for s in k.stores:
+        found.setdefault(s.buffer, []).append(f"{show(s.expr)}  {' '.join(s.axes)}")
+    return found
+
+
+def roles(p: Program, role: str) -> dict[str, str]:
+    return {b.name: " ".join(b.axes) for b in p.buffers if b.role == role}
+
+
+def test_ssd_forward_with_a_state() -> None:
+    made = forward(plan("ssd", "chunked", state=True))
+    (k,) = kernels(made)
+    assert (k.kind, k.group, k.channel) == ("chunked", "G", None)
+    assert values(k) == {
+        "Q": "C  B T G N", "K": "B  B T G N", "V": "softplus(dt + dt_bias) * x  B T H P",
+        "a0": "softplus(dt + dt_bias) * A  B T H"}  # fmt: skip
+    assert k.carries == (Carry("KV", "K", "V", initial="state.S0", final="state.ST"),)
+    assert k.reads == (READ_Y,)
+    assert k.lanes == (LaneIR("a0"),)
+    assert stores(k) == {"y": ["(Y + D * x) * silu(z)  B T H P"]}
+    assert roles(made, "state") == {"state.S0": "B H R N P", "state.ST": "B H R N P"}
+    assert roles(made, "output") == {"y": "B T H P"}
+
+
+def test_ssd_backward_saves_states_then_reads_all_in_one_reverse_walk() -> None:
+    made = backward(plan("ssd", "chunked", state=True))
+    first, main = kernels(made)
+    assert first.name == "states"
+    assert first.carries == (Carry("KV", "K", "V", initial="state.S0", saves="saved.KV"),)
+    assert not first.reads
+    assert not first.walk.reverse
+    assert main.walk.reverse
+    assert main.carries == (
+        Carry("KV", "K", "V", restores="saved.KV"),
+        Carry("QG", "Q", "dY", reverse=True, initial="state.dST", final="state.dS0"))  # fmt: skip
+    assert main.reads == (READ_Y, *READS)
+    assert main.lane_grads == (LaneGrad(0, "d.a0"),)
+    assert values(main)["dY"] == "d.y * silu(z)  B T H P"
+    assert stores(main)["grad.B"] == ["d.K  B T G N"]
+    assert stores(main)["grad.A"] == ["chain(d.a0, softplus(dt + dt_bias))  B T H"]
+    assert stores(main)["grad.dt"] == [
+        "d.V * (x * sigmoid(dt + dt_bias))  B T H P",
+        "chain(d.a0, A * sigmoid(dt + dt_bias))  B T H"]  # fmt: skip
+    assert roles(made, "cotangent") == {"d.y": "B T H P"}
+    assert roles(made, "gradient") == {
+        "grad.x": "B T H P", "grad.dt": "B T H", "grad.A": "H", "grad.B": "B T G N",
+        "grad.C": "B T G N", "grad.D": "H", "grad.z": "B T H P", "grad.dt_bias": "H"}  # fmt: skip
+    assert roles(made, "scratch") == {"saved.KV": "B C H R N P"}
+    assert set(roles(made, "state")) == {"state.S0", "state.dST", "state.dS0"}
+
+
+def test_linear_attention_has_z_as_a_last_column() -> None:
+    (k,) = kernels(forward(plan("linear_attention", "chunked")))
+    assert {v.name: v.tail for v in k.values} == {"Q": None, "K": None, "V": ONE}
+    assert stores(k) == {"y": ["Y / Z  B T H P"]}
+    assert k.lanes == (LaneIR(None),)
+    _, main = kernels(backward(plan("linear_attention", "chunked")))
+    (dy,) = (v for v in main.values if v.name == "dY")
+    assert show(dy.expr) == "chain(d.y, 1 / Z)"
+    assert dy.tail is not None
+    assert show(dy.tail) == "chain(d.y, -(Y / Z / Z))"
+    assert main.reads == (READ_Y, *READS)
+    assert not main.lane_grads
+
+
+def test_gla_has_a_channel() -> None:
+    (k,) = kernels(forward(plan("gla", "linear")))
+    assert (k.kind, k.walk.chunk, k.channel, k.group) == ("chunked", 1, "N", None)
+    assert values(k)["a0"] == "g  B T H N"
+    _, main = kernels(backward(plan("gla", "linear")))
+    assert main.reads == READS  # Y is not needed: the output is Y itself
+    assert stores(main)["grad.g"] == ["d.a0  B T H N"]
+    assert stores(main)["grad.q"] == ["chain(d.Q, 1 / sqrt(size(N)))  B T H N"]
+
+
+def test_toeplitz_goes_by_its_entry() -> None:
+    (k,) = kernels(forward(plan("toeplitz", "quadratic")))
+    assert (k.kind, k.carries, k.lanes) == ("tiles", (KV,), ())
+    assert k.entry is not None
+    assert k.support is not None
+    assert (k.support.lo, k.support.hi) == (0, None)
+    (main,) = kernels(backward(plan("toeplitz", "quadratic")))
+    assert main.carries == (KV, QG)
+    ((out, pattern, base),) = ((g.out, g.pattern, g.base) for g in main.gathers)
+    assert (out, pattern, base) == ("d.m0.0", "lag", "m0")
+    assert values(main)["m0"] == "h  W H"
+    assert stores(main)["grad.h"] == ["d.m0.0  W H"]
+
+
+def test_toeplitz_linear_is_a_convolution() -> None:
+    (k,) = kernels(forward(plan("toeplitz", "linear")))
+    assert k.kind == "fft"
+    assert values(k)["h"] == "h  W H"
+
+
+def test_ids_become_a_scan_and_a_reset() -> None:
+    made = forward(plan("packed_ssd", "chunked", state=True))
+    assert made.steps[0] == Scan("starts.ids", "starts", "ids", last="state.last")
+    (k,) = kernels(made)
+    assert k.lanes == (LaneIR("a0", reset="reset0"),)
+    assert roles(made, "state")["state.last_out"] == "B"
+    assert not any("ids" in name for name in roles(backward(plan("packed_ssd", "chunked")),
+                                                   "gradient"))  # fmt: skip
+    (scan,) = (s for s in forward(plan("packed_ssd", "quadratic")).steps if isinstance(s, Scan))
+    assert scan.fn == "runs"
+
+
+def test_for_triton_each_read_is_a_kernel_of_its_own() -> None:
+    names = [k.name for k in kernels(backward(plan("ssd", "chunked", target="triton")))]
+    assert names == ["output", "grad_q", "grad_k", "grad_v", "grad_mask", "grad_inputs"] or (
+        names == ["output", "cotangent", "grad_q", "grad_k", "grad_v", "grad_mask", "grad_inputs"])
+
+
+def test_factors_of_one_lane_go_into_operands_where_an_order_goes_by_lanes() -> None:
+    text = str(smac.load("retnet")).replace('"decay(gamma)"', '"row(r) * decay(gamma)"')
+    text = text.replace('gamma = "H"', 'gamma = "H"\nr = "B T H"')
+    (by_lanes,) = kernels(forward(plan(text, "chunked")))
+    assert values(by_lanes)["Q"] == "r * (q / sqrt(size(N)))  B T H N"
+    assert by_lanes.lanes == (LaneIR("a0"),)
+    (by_entry,) = kernels(forward(plan(text, "quadratic")))
+    assert values(by_entry)["Q"] == "q / sqrt(size(N))  B T H N"
+
+
+def test_a_sum_with_factors_under_a_channel_is_refused() -> None:
+    text = str(smac.load("gla")).replace('L = "', 'L = "causal() + 2 * ')
+    with pytest.raises(PlanError) as e:
+        forward(plan(text, "chunked"))
+    assert str(e.value) == (
+        "a sum of masks with a channel axis takes no row, column or scale factors in the linear "
+        "and chunked orders; use order='quadratic'")
+
+
+def test_walks_come_from_the_plan() -> None:
+    made = smac.compile("retnet", order="chunked", chunk=16, target="torch").plan(device="cpu")
+    (k,) = kernels(forward(made))
+    assert k.walk == Walk(16, made.chosen.segment)

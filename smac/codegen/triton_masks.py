@@ -112,7 +112,8 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     tile_rows = ("i_row", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")
     d = draft_of(k, name, layout, known, [*columns_grid(n_kept), tile_rows])
     d.about = about(read, carry)
-    d.constants = {"C": chunk, "DC": f"pad({n_contracted})", "BK": f"columns({n_kept}, op)", **DOT}
+    d.constants = {"C": chunk, "DC": f"width({n_contracted}, op)",
+                   "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
     rows, cols = Ix("o_r", 0, "m_r", 0, "C"), Ix("o_s", 1, "m_s", 1, "C")
     down = replace(cols, dim=0)
     side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
@@ -164,7 +165,8 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
     d = draft_of(k, name, layout, known, [count])
     d.about = f"Gathers {g.out} by {g.pattern}."
     tail = value(k, kv.right).tail is not None
-    d.constants = {"C": chunk, "DN": "pad(n_N)", "DP": f"pad({length('P', tail)})", **DOT}
+    d.constants = {"C": chunk, "DN": "width(n_N, op)",
+                   "DP": f"width({length('P', tail)}, op)", **DOT}
     if own == "diag":
         d.scalars = {"first": "first"}
     if k.channel is not None:

@@ -92,7 +92,7 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
     d = draft_of(k, name, layout, known, columns_grid(n_kept))
     d.about = about(read, carry)
-    d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"pad({n_contracted})",
+    d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",
                    "BK": f"columns({n_kept}, op)", "EXACT": "op.itemsize >= 4", **DOT}  # fmt: skip
     t = Ix("o_t", 0, "m_t", 1, "C")
     side_c: Frame = {"T": t, contracted: Ix("o_c", 1, "m_c", 0, "DC")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from smac.codegen.env import environment, render
 from smac.codegen.letters import contract, reduce, view
 from smac.codegen.torch_kernel import KernelContext
-from smac.codegen.torch_names import Shapes, python
+from smac.codegen.torch_names import Shapes, python, written_once
 from smac.codegen.torch_sweep import SweepContext
 from smac.codegen.torch_sweep_grad import SweepGradContext
 from smac.codegen.torch_tiles import FftContext, TilesContext
@@ -72,7 +72,7 @@ def _function(p: Program) -> Function:
     results = [b for b in p.buffers if b.role in ("output", "gradient")]
     final = [b for b in p.buffers if b.role == "state" and b not in states]
     steps = tuple(_step(s, p, shapes) for s in p.steps)
-    made = [_allocation(b, shapes) for b in results]
+    made = [_allocation(b, shapes, p) for b in results]
     returned = _tuple([_result(b) for b in results] + [python(b) for b in final])
     header = [*_used(shapes.lines, "\n".join((*made, *steps, returned))), *made]
     parameters = tuple(python(b) for b in (*incoming, *states))
@@ -101,12 +101,14 @@ def _summary(p: Program) -> str:
     return f"{p.name.capitalize()} of {', '.join(found)}."
 
 
-def _allocation(b: Buffer, shapes: Shapes) -> str:
+def _allocation(b: Buffer, shapes: Shapes, p: Program) -> str:
     sizes = "".join(f"{shapes.size(a)}, " for a in b.axes)
     if b.role == "output":
         return f"{python(b)} = torch.empty({sizes}dtype=operand, device=device)".replace(
             "empty(dtype", "empty((), dtype"
         )
+    if written_once(p, b):
+        return f"{python(b)} = torch.empty({sizes}dtype=acc, device=device)"
     return f"{python(b)} = torch.zeros({sizes}dtype=acc, device=device)".replace(
         "zeros(dtype", "zeros((), dtype"
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from smac.codegen.letters import Letters
 from smac.codegen.print_torch import Code, Scope, bare, closed
-from smac.codegen.torch_names import Shapes, python
+from smac.codegen.torch_names import Shapes, python, written_once
 from smac.expr import Expr, Index, names, walk
 from smac.ir import Kernel, Program, Store, Value
 
@@ -172,14 +172,15 @@ class KernelContext:
         return text
 
     def store(self, s: Store, whole: bool = False) -> list[str]:
-        """Lines that evaluate and store (gradients add up)."""
+        """Lines that evaluate and store (several stores to a gradient add up)."""
         b = self.buffers[s.buffer]
         lines = self.load([s.expr], whole)
         code = self._partial(self.scope.code(s.expr), b.axes)
         lines += self.scope.take_lines()
         target = python(b) + (slices(b.axes) if "T" in b.axes and not whole else "[...]")
         text = bare(self.scope.align(code, b.axes))
-        lines.append(f"{target} {'+=' if b.role == 'gradient' else '='} {text}")
+        adds = b.role == "gradient" and not written_once(self.program, b)
+        lines.append(f"{target} {'+=' if adds else '='} {text}")
         return lines
 
     def output(self) -> list[str]:

@@ -12,6 +12,12 @@ def python(b: Buffer) -> str:
     return prefix + b.name.replace(".", "_")
 
 
+def written_once(p: Program, b: Buffer) -> bool:
+    """One store alone goes to `b`, and reaches each of its tokens once: nothing is to be added up."""
+    stores = [s for k in p.steps if isinstance(k, Kernel) for s in k.stores if s.buffer == b.name]
+    return len(stores) == 1 and "T" in b.axes
+
+
 class Shapes:
     """Lines that define n_<axis> for every axis of a program, `operand`, `acc` and `device`.
 

@@ -13,7 +13,7 @@ def python(b: Buffer) -> str:
 
 
 def written_once(p: Program, b: Buffer) -> bool:
-    """One store alone goes to `b`, and reaches each of its tokens once: nothing is to be added up."""
+    """One store alone goes to `b` and reaches each token once: there is nothing to add up."""
     stores = [s for k in p.steps if isinstance(k, Kernel) for s in k.stores if s.buffer == b.name]
     return len(stores) == 1 and "T" in b.axes
 

@@ -131,7 +131,7 @@ class Draft:
         found = set(re.findall(r"\bn_([A-Za-z]\w*)", body + counts)) - {"cuts"}
         sizes = tuple(sorted(found))
         text = render(f"triton/{template}.py.jinja", k={**context, "sizes": sizes}, x=x)
-        helpers = frozenset(h for h in (*HELPERS, "chunk_decays") if f"{h}(" in text)
+        helpers = frozenset(h for h in (*HELPERS, "wide_dot", "chunk_decays") if f"{h}(" in text)
         return Launch(
             self.name, wrap(text.strip() + "\n"), tuple(scope.tensors), sizes,
             tuple(self.scalars.items()), tuple(self.constants.items()),

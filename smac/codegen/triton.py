@@ -47,7 +47,7 @@ def render_triton(programs: tuple[Program, ...], precision: str = "ieee") -> str
 def _ordered() -> tuple[str, ...]:
     """Helpers, each behind those it calls."""
     first = ("expm1", "log1p", "sigmoid", "softplus")
-    return (*first, *(h for h in HELPERS if h not in first), "chunk_decays")
+    return (*first, *(h for h in HELPERS if h not in first), "wide_dot", "chunk_decays")
 
 
 def _host(p: Program) -> Host:

@@ -43,7 +43,8 @@ def test_bars_elsewhere_ask_only_not_to_be_behind() -> None:
 
 
 def test_the_table_shows_every_bar_and_fits_a_screen() -> None:
-    text = cpu.table([ROW], {"forward": 1.2})
+    text = cpu.table([ROW], {"forward": 1.2}, {"forward": 1.3})
+    assert "1.20 of linear, bar 1.1 FAIL; 1.30 with new pages" in text
     assert text.count("pass") == 2
     assert text.count("FAIL") == 2
     assert max(map(len, text.splitlines())) <= 100

@@ -13,7 +13,7 @@ import re
 from smac.codegen.env import render
 from smac.codegen.print_triton import HELPERS
 from smac.codegen.triton_host import HOST_HELPERS
-from smac.codegen.triton_kernel import wrap
+from smac.codegen.triton_kernel import TILE_HELPERS, wrap
 from smac.codegen.triton_steps import add_step
 from smac.codegen.triton_wrapper import Function, Host, arguments, layout_of, results
 from smac.ir import Kernel, Program, Scan
@@ -47,7 +47,7 @@ def render_triton(programs: tuple[Program, ...], precision: str = "ieee") -> str
 def _ordered() -> tuple[str, ...]:
     """Helpers, each behind those it calls."""
     first = ("expm1", "log1p", "sigmoid", "softplus")
-    return (*first, *(h for h in HELPERS if h not in first), "wide_dot", "chunk_decays")
+    return (*first, *(h for h in HELPERS if h not in first), *TILE_HELPERS)
 
 
 def _host(p: Program) -> Host:

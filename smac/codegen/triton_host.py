@@ -7,6 +7,15 @@ from __future__ import annotations
 
 #: By name, in the order that they are printed.
 HOST_HELPERS = {
+    "far": '''def far(*strides):
+    """Whether offsets inside a tile, of 512 rows or columns at most, may pass 32 bits."""
+    return max(strides, default=0) >= 2**22''',
+    "heads_each": '''def heads_each(counts, programs):
+    """Heads that a program takes in turn: a divisor of each of `counts`, as many as leave 528
+    programs, four to an SM of the largest GPUs."""
+    fit = [d for d in range(1, min(counts) + 1)
+           if programs // d >= 528 and not any(c % d for c in counts)]
+    return max(fit, default=1)''',
     "prefix_sums": '''def prefix_sums(log_decay, dim):
     """Sums of log decays over k < i in float64, and counts of resets (≤ -256), for i = 0 … T."""
     reset = log_decay <= -256.0

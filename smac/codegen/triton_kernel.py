@@ -11,16 +11,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from smac.codegen.env import render
 from smac.codegen.print_triton import HELPERS, Text, real
+from smac.codegen.triton_factors import factors_of
 from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
 from smac.errors import CodegenError
-from smac.expr import Expr, substitute
+from smac.expr import ONE, Expr, Name, substitute
 from smac.ir import Kernel, Value
 
 #: Axes that a program of a kernel does not own one position of.
-WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C"})
+WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I"})
+#: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
+ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
+#: Functions of functions.py.jinja that templates call.
+TILE_HELPERS = ("wide_dot", "decay_tile", "constant_tile", "lower_tile", "log2_decay")
+#: Stands for a test of a launch's strides, which the wrapper writes (`Host.launch`).
+FAR = "@far"
 #: Tokens in a segment of a recurrent kernel: its saved states and its scratch stay small.
 SEGMENT = 32
 
@@ -56,6 +64,7 @@ class Launch:
     grid: tuple[str, ...]
     helpers: frozenset[str]
     warps: int = 4
+    stages: str = ""
 
 
 @dataclass(slots=True)
@@ -70,6 +79,11 @@ class Draft:
     constants: dict[str, str]
     scalars: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Text] = field(default_factory=dict)
+    #: Tensors over the rows of chunks, by the expression that they hold (triton_rows.py).
+    rows: Mapping[Any, str] = field(default_factory=dict)
+    row: Frame = field(default_factory=lambda: ROW)
+    #: The head that a program is at; or, where it takes several in a loop, their first.
+    head: str = "at_H"
 
     def show(self, e: Expr, frame: Frame, rank: int) -> Text:
         """`e` over tiles of `frame`: what is in registers first, then tensors, then values."""
@@ -92,19 +106,44 @@ class Draft:
     def operand(self, value: str, frame: Frame, rank: int = 2, cast: bool = True) -> str:
         """An operand of a product: its tile, 0 beyond its axes; `tail` is column n_P."""
         v = self.values[value]
-        text = self.number(value, frame, rank)
+        return self._operand(v.expr, v.tail, frame, rank, cast)
+
+    def _operand(self, e: Expr, tail: Expr | None, frame: Frame, rank: int, cast: bool) -> str:
+        text = real(self.scope.text(e, frame, rank, {}))
         ixs = [ix for a, ix in frame.items() if a not in self.scope.fixed and ix.mask]
         masks = dict.fromkeys(spread(ix.mask, ix.dim, rank) for ix in ixs if ix.mask)
         text = f"tl.where({' & '.join(masks)}, {text}, 0.0)" if masks else text
-        if v.tail is not None and "P" in frame and frame["P"].dim is not None:
+        if tail is not None and "P" in frame and frame["P"].dim is not None:
             p = frame["P"]
             others = [spread(ix.mask, ix.dim, rank) for ix in ixs if ix.mask and ix is not p]
             at = " & ".join([f"({spread(p.var, p.dim, rank)} == n_P)", *others])
             beside = {a: x for a, x in frame.items() if a != "P"}
-            tail = real(self.scope.text(v.tail, beside, rank, {}))
-            text = f"tl.where({at}, {tail}, {text})"
+            column = real(self.scope.text(tail, beside, rank, {}))
+            text = f"tl.where({at}, {column}, {text})"
             self.scope.sizes.add("P")
         return f"({text}).to(OP)" if cast else text
+
+    def core(self, value: str, frame: Frame) -> str:
+        """An operand [rows, columns] of a product without the factors of its rows."""
+        v = self.values[value]
+        core = factors_of(v, self.scope.known).core
+        tensor = self.scope.known.get(core.id) if isinstance(core, Name) else None
+        masked = {a for a, ix in frame.items() if ix.mask and a not in self.scope.fixed}
+        if v.tail is None and tensor is not None and masked <= set(tensor.axes):
+            return f"{self.scope.load(tensor.name, frame, 2, raw=True).text}.to(OP)"
+        return self._operand(core, v.tail, frame, 2, cast=True)
+
+    def weights(self, values: tuple[str, ...], t: Ix) -> tuple[str | None, str | None]:
+        """What `core` leaves out of the operands `values`, multiplied: over rows t, and a number.
+
+        A vector over rows is 0 beyond the sequence or meets operands that are; None: 1."""
+        found = [factors_of(self.values[n], self.scope.known) for n in values]
+        vectors = [f.vector for f in found if f.vector != ONE]
+        scalars = [f.scalar for f in found if f.scalar != ONE]
+        rows = [self.scope.load(self.rows[e], self.row, 1).text if e in self.rows
+                else real(self.scope.text(e, {"T": t}, 1, {})) for e in vectors]  # fmt: skip
+        numbers = [real(self.scope.text(e, {}, 0, {})) for e in scalars]
+        return _times(rows), _times(numbers)
 
     def store(self, tensor: str, e: Expr, frame: Frame, rank: int,
               also: str | None = None) -> StoreText:  # fmt: skip
@@ -124,14 +163,15 @@ class Draft:
         context = {
             "name": self.name, "about": self.about, "tensors": list(scope.tensors.values()),
             "sizes": [], "scalars": list(self.scalars), "constants": list(self.constants),
-            "grid": [(i, c) for i, c, _ in self.grid], "groups": groups, "bases": scope.bases(),
+            "grid": [(i, c) for i, c, _ in self.grid], "groups": groups, "head": self.head,
+            "bases": scope.bases(), "inner_bases": scope.bases(inner=True),
             "before": scope.sections[0], "loop": scope.sections[1], "inner": scope.sections[2],
         }  # fmt: skip
         body = render(f"triton/{template}.py.jinja", k=context, x=x)
         found = set(re.findall(r"\bn_([A-Za-z]\w*)", body + counts)) - {"cuts"}
         sizes = tuple(sorted(found))
         text = render(f"triton/{template}.py.jinja", k={**context, "sizes": sizes}, x=x)
-        helpers = frozenset(h for h in (*HELPERS, "wide_dot", "chunk_decays") if f"{h}(" in text)
+        helpers = frozenset(h for h in (*HELPERS, *TILE_HELPERS) if f"{h}(" in text)
         return Launch(
             self.name, wrap(text.strip() + "\n"), tuple(scope.tensors), sizes,
             tuple(self.scalars.items()), tuple(self.constants.items()),
@@ -146,6 +186,13 @@ def heads_and_batch(layout: Layout, axes: set[str]) -> list[str]:
     """The axes that programs own one position of, H first; a group stands for its heads."""
     heads = ["H"] if axes & {"H", *layout.groups} else []
     return [*heads, *(a for a in reversed(layout.batch) if a in axes)]
+
+
+def _times(texts: list[str]) -> str | None:
+    """A product of texts, fit to be a factor; None for none."""
+    if not texts:
+        return None
+    return " * ".join(t if t.replace("_", "").isalnum() else f"({t})" for t in texts)
 
 
 def owned_grid(owned: list[str]) -> list[tuple[str, str, str]]:

@@ -8,13 +8,18 @@ Non-goals: no chain to inputs, no sums over batch or tokens (the wrapper's).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from smac.codegen.print_triton import Text
+from smac.codegen.triton_factors import carries
 from smac.codegen.triton_kernel import SEGMENT, Draft, Launch, Layout, identifier, value
-from smac.codegen.triton_sweeps import DOT, draft_of, lane_of, lane_texts, length
+from smac.codegen.triton_rows import Row
+from smac.codegen.triton_sweeps import DOT, draft_of, lane_of, lane_texts, lanes_texts, length
 from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Name
-from smac.ir import Carry, Kernel, LaneGrad
+from smac.ir import Carry, Kernel, LaneGrad, LaneIR
 
 
 def both_carries(k: Kernel) -> tuple[Carry, Carry]:
@@ -27,19 +32,13 @@ def both_carries(k: Kernel) -> tuple[Carry, Carry]:
     return forward[0], reverse[0]
 
 
-def gradient_of(k: Kernel) -> LaneGrad:
-    """The one lane's gradients."""
-    if len(k.lane_grads) != 1:
-        raise CodegenError(f"triton: kernel '{k.name}' has {len(k.lane_grads)} lane gradients; "
-                           "expected 1")  # fmt: skip
-    return k.lane_grads[0]
-
-
-def _state(d: Draft, carry: Carry, name: str, frame: Frame) -> str:
+def saved_state(d: Draft, carry: Carry, frame: Frame, lane: int) -> str:
+    """The pointer to the states that a carry restores."""
     if carry.restores is None:
         raise CodegenError(f"triton: carry '{carry.name}' restores no states; expected those that "
-                           f"the kernel of its read saved, for '{name}'")  # fmt: skip
-    return d.scope.address(carry.restores, frame, 2)[0]
+                           f"the kernel of its read saved, for '{d.name}'")  # fmt: skip
+    at = {**frame, "R": Ix(str(lane))} if lane else frame
+    return d.scope.address(carry.restores, at, 2)[0]
 
 
 def _some(out: str | None) -> list[str]:
@@ -47,42 +46,56 @@ def _some(out: str | None) -> list[str]:
     return [] if out is None else [identifier(out)]
 
 
-def lane_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
-              outs: dict[str, str]) -> Launch:  # fmt: skip
+def lane_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout, known: dict[str, Tensor],
+              outs: dict[str, str], rows: Mapping[Row, str]) -> Launch:  # fmt: skip
     """All chunks in parallel; `outs` names the tensor (batch…, T, H) that each gradient goes to."""
     kv, qg = both_carries(k)
-    lane, grad = lane_of(k), gradient_of(k)
     n_p = length("P", value(k, kv.right).tail is not None)
     chunk = f"rows({k.walk.chunk}, op)"
     d = draft_of(k, name, layout, known,
                  [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")])  # fmt: skip
     d.about = "Gradients of the lane's log decay and factors, chunks in parallel."
-    d.constants = {"C": chunk, "BN": "columns(n_N, op)", "BP": f"columns({n_p}, op)",
-                   "EXACT": "op.itemsize >= 4", **DOT}  # fmt: skip
-    t = Ix("o_t", 0, "m_t", 0, "C")
+    d.rows, d.row = rows, {"C": Ix("i_chunk"), "I": Ix("o_i", 0, extent="C")}
+    d.constants = {"C": chunk, "BN": "columns(n_N, op)", "BP": f"columns({n_p}, op)", **DOT}
+    t = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
     n: Frame = {"T": t, "N": Ix("o_n", 1, "m_n", 1, "BN")}
     p: Frame = {"T": t, "P": Ix("o_p", 1, "m_p", 2, "BP")}
     state: Frame = {"N": Ix("o_n", 0, None, 1), "P": Ix("o_p", 1, None, 2), "C": Ix("i_chunk")}
-    row: Frame = {"T": t}
-    x = lane_texts(d, lane, row, 1, False)
-    ones = "tl.full([C], 1.0, ACC)"
+    own = replace(k, lanes=(k.lanes[grad.lane],))
+    (lane,) = lanes_texts(d, own, replace(kv, initial=None, saves=None), "N", {"T": t})
+    x: dict[str, object] = {"lanes": [lane], "reverse": False, "read": True, "n_p": n_p}
+    x["row"], x["row_scale"] = d.weights((qg.left, qg.right), t)
+    x["col"], x["col_scale"] = d.weights((kv.left, kv.right), t)
     x |= {
-        "read": x["row_factor"] or ones, "write": x["col_factor"] or ones, "n_p": n_p,
-        "q": d.operand(qg.left, n), "k": d.operand(kv.left, n),
-        "v": d.operand(kv.right, p), "dy": d.operand(qg.right, p),
-        "states": _state(d, kv, name, state), "adjoints": _state(d, qg, name, state),
+        "q": d.core(qg.left, n), "k": d.core(kv.left, n),
+        "v": d.core(kv.right, p), "dy": d.core(qg.right, p),
+        "states": saved_state(d, kv, state, grad.lane),
+        "adjoints": saved_state(d, qg, state, grad.lane),
         "decays": _some(grad.decay), "reads": _some(grad.read), "writes": _some(grad.write),
     }  # fmt: skip
+    of_lane = own.lanes[0]
+    x["log"], x["reset"] = log_decay(d, of_lane, t), d.integer(of_lane.reset, {"T": t}, 1)
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
-    x["stores"] = [d.store(tensor, Name(o), row, 1) for o, tensor in outs.items()]
+    x["stores"] = [d.store(tensor, Name(o), {"T": t}, 1) for o, tensor in outs.items()]
     return d.finish("lane_grad", x)
 
 
-def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
-                   outs: dict[str, str], scratch: str) -> Launch:  # fmt: skip
+def log_decay(d: Draft, lane: LaneIR, t: Ix) -> str | None:
+    """A lane's log decay over the rows of a chunk; None: 0."""
+    if lane.decay is None:
+        return None
+    text = d.number(lane.decay, {"T": t}, 1)
+    if carries(d.values[lane.decay].expr, "T", d.scope.known):
+        return text
+    return f"({text} + tl.zeros([C], ACC))"
+
+
+def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
+                   known: dict[str, Tensor], outs: dict[str, str],
+                   scratch: str) -> Launch:  # fmt: skip
     """Token by token; each program has its part of the sum over P (axis "_k" of the outs)."""
     kv, qg = both_carries(k)
-    lane, grad = lane_of(k), gradient_of(k)
+    lane = lane_of(k)
     n_p = length("P", value(k, kv.right).tail is not None)
     d = draft_of(k, name, layout, known,
                  [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, 16)")])  # fmt: skip
@@ -99,7 +112,8 @@ def recurrent_grad(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor
         "v": d.operand(kv.right, {"T": t, "P": p}, cast=False),
         "q": d.operand(qg.left, {"T": late, "N": n}, cast=False),
         "dy": d.operand(qg.right, {"T": late, "P": p}, cast=False),
-        "states": _state(d, kv, name, state), "adjoints": _state(d, qg, name, state),
+        "states": saved_state(d, kv, state, 0),
+        "adjoints": saved_state(d, qg, state, 0),
     }  # fmt: skip
     x["scratch"] = d.scope.use(scratch).id
     write = f" * {x['col_factor']}" if x["col_factor"] else ""

@@ -103,7 +103,7 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     read, carry = read_of(k)
     if carry.initial or carry.final or carry.saves:
         raise CodegenError(f"triton: kernel '{k.name}' goes over tiles; it carries no states")
-    contracted, kept, c_name, k_name = sides(read, carry)
+    contracted, kept, c_name, k_name = sides(read.over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
     if tail and k.channel == "P":

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
-from smac.codegen.triton_lanes import gradient_of, lane_grad, recurrent_grad
+from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
 from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
+from smac.codegen.triton_rows import Row, prepare
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
-from smac.codegen.triton_wrapper import Host
+from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import Gather, Kernel, Scan, Step, Store, Value
+from smac.ir import Gather, Kernel, LaneGrad, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
-READERS = {"chunked": sweep, "recurrent": recurrent, "tiles": tiles}
+KINDS = ("chunked", "recurrent", "tiles")
 
 
 def add_step(host: Host, step: Step) -> None:
@@ -30,16 +32,22 @@ def add_step(host: Host, step: Step) -> None:
     if step.kind == "pointwise":
         put_stores(host, name, {v.name: v for v in step.values}, step.stores)
         return
-    if step.kind not in READERS:
+    if step.kind not in KINDS:
         raise CodegenError(f"triton: kernel '{step.name}' is of kind '{step.kind}'; "
-                           f"expected pointwise, {', '.join(READERS)}")  # fmt: skip
+                           f"expected pointwise, {', '.join(KINDS)}")  # fmt: skip
     _note_states(host, step)
     _note_sums(host, name, step)
+    rows = prepare(host, step) if step.kind == "chunked" else {}
     stores = step.stores
-    if step.reads:
-        stores = _read(host, name, step)
-    if step.lane_grads:
-        stores = _lanes(host, name, step, stores)
+    if step.reads and all(c.restores for c in step.carries):
+        stores = chunks(host, name, step, rows)
+    else:
+        if step.reads:
+            stores = _read(host, name, step, rows)
+        elif any(c.saves for c in step.carries):
+            host.launch(sweep(step, name, host.layout, host.known, [], rows))
+        if step.lane_grads:
+            stores = _lanes(host, name, step, rows, stores)
     if step.gathers:
         stores = _gathers(host, name, step, stores)
     put_stores(host, f"{name}_stores", {v.name: v for v in step.values}, stores)
@@ -58,13 +66,14 @@ def _note_states(host: Host, k: Kernel) -> None:
     """Allocate the states that a kernel fills; remember which have a column more."""
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
     host.chunk = f"triton.cdiv(n_T, {rows})"
+    host.lanes = max(1, len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
         for name in (c.initial, c.final, c.saves, c.restores):
             if name is not None and tail:
                 host.extra_columns[name] = 1
         for name in (c.final, c.saves):
-            if name is not None and k.reads:
+            if name is not None:
                 host.ensure(name)
 
 
@@ -98,7 +107,7 @@ def _tensor(name: str, axes: tuple[str, ...], as_is: bool = False):  # type: ign
     return Tensor(name, axes, as_is)
 
 
-def _read(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
+def _read(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[Store, ...]:
     """Launch the read with the stores that it can do; answer the stores that are left."""
     read, _ = read_of(k)
     kept = "P" if read.over == "N" else "N"
@@ -112,7 +121,7 @@ def _read(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
     partials: list[tuple[str, str]] = []
     for s in k.stores:
         found = names(s.expr)
-        axes = set(_axes(host, s, values, own))
+        axes = set(axes_of(host, s, values, own))
         column = axes == set(without) and kept not in host.layout.sized
         whole = axes == set(natural) and "Z" not in found
         if not (s.expr == Name("Z") or whole or column):
@@ -135,43 +144,63 @@ def _read(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
         host.allocate(made, "acc")
         targets.append((made, Name(out)))
         raw[out] = Name(made)
-    host.launch(READERS[k.kind](k, name, host.layout, host.known, targets))
+    if k.kind == "chunked":
+        host.launch(sweep(k, name, host.layout, host.known, targets, rows))
+    else:
+        reader = recurrent if k.kind == "recurrent" else tiles
+        host.launch(reader(k, name, host.layout, host.known, targets))
     for target, part in partials:
         host.put(target, [host.summed(part, host.program.buffer(target).axes)])
     return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in later)
 
 
-def _lanes(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tuple[Store, ...]:
-    """Launch the lane's gradients; answer the stores over what they were put in."""
-    grad = gradient_of(k)
-    channel = {k.channel} if k.channel and k.kind == "recurrent" else set()
-    owned = heads_and_batch(host.layout, carried_axes(k))
-    axes = host.canonical({*owned, "T", *channel})
-    parts = k.kind == "recurrent" and k.channel != "P"
+def _lanes(host: Host, name: str, k: Kernel, rows: Mapping[Row, str],
+           stores: tuple[Store, ...]) -> tuple[Store, ...]:  # fmt: skip
+    """Launch every lane's gradients; answer the stores over what they were put in."""
+    raw: dict[str, Expr] = {}
+    for grad in k.lane_grads:
+        lane = f"{name}_lane" + (f"_{grad.lane}" if len(k.lanes) > 1 else "")
+        raw |= (_by_tokens if k.kind == "recurrent" else _by_chunks)(host, lane, k, grad, rows)
+    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in stores)
+
+
+def _by_chunks(host: Host, name: str, k: Kernel, grad: LaneGrad,
+               rows: Mapping[Row, str]) -> dict[str, Expr]:  # fmt: skip
+    """All chunks in parallel; each gradient's name, and the tensor it went to."""
+    axes = host.canonical({*heads_and_batch(host.layout, carried_axes(k)), "T"})
     outs: dict[str, str] = {}
     for out in (grad.decay, grad.read, grad.write):
         if out is not None:
-            made = host.fresh("raw", ("_k", *axes) if parts else axes)
-            tail = value(k, k.carries[0].right).tail is not None
-            blocks = [f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)"] if parts else []
-            host.allocate(made, "acc", [*blocks, *(host.size(a) for a in axes)])
-            outs[out] = made
-    if k.kind == "recurrent":
-        tail = value(k, k.carries[0].right).tail is not None
-        scratch = host.fresh("scratch", ("_s",))
-        programs = " * ".join([f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)",
-                               *(f"n_{a}" for a in owned)])  # fmt: skip
-        host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
-        launch = recurrent_grad(k, f"{name}_lane", host.layout, host.known, outs, scratch)
-    else:
-        launch = lane_grad(k, f"{name}_lane", host.layout, host.known, outs)
-    host.launch(launch)
+            outs[out] = host.fresh("raw", axes)
+            host.allocate(outs[out], "acc")
+    host.launch(lane_grad(k, grad, name, host.layout, host.known, outs, rows))
+    return {out: Name(made) for out, made in outs.items()}
+
+
+def _by_tokens(host: Host, name: str, k: Kernel, grad: LaneGrad,
+               rows: Mapping[Row, str]) -> dict[str, Expr]:  # fmt: skip
+    """Token by token; a program's part of the sum over P goes along the axis _k, summed here."""
+    owned = heads_and_batch(host.layout, carried_axes(k))
+    axes = host.canonical({*owned, "T", *({k.channel} if k.channel else ())})
+    parts = k.channel != "P"
+    tail = value(k, k.carries[0].right).tail is not None
+    blocks = f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)"
+    outs: dict[str, str] = {}
+    for out in (grad.decay, grad.read, grad.write):
+        if out is not None:
+            outs[out] = host.fresh("raw", ("_k", *axes) if parts else axes)
+            shape = [*([blocks] if parts else []), *(host.size(a) for a in axes)]
+            host.allocate(outs[out], "acc", shape)
+    scratch = host.fresh("scratch", ("_s",))
+    programs = " * ".join([blocks, *(f"n_{a}" for a in owned)])
+    host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
+    host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch))
     raw: dict[str, Expr] = {out: Name(made) for out, made in outs.items()}
     for out, made in outs.items() if parts else ():
         whole = host.fresh("raw", axes)
         host.lines.append(f"{whole} = {made}.sum(0)")
         raw[out] = Name(whole)
-    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in stores)
+    return raw
 
 
 def _gathers(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tuple[Store, ...]:
@@ -251,20 +280,6 @@ def _form(e: Expr) -> Form:
     return f
 
 
-def _axes(host: Host, s: Store, values: Mapping[str, Value],
-          own: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:  # fmt: skip
-    """Axes of a store's expression: its own, and those of all that it reads."""
-    found = set(s.axes)
-    for n in names(s.expr):
-        if n in own:
-            found |= set(own[n])
-        elif n in values and n not in host.known:
-            found |= set(values[n].axes)
-        else:
-            found |= set(host.known[n].axes)
-    return host.canonical(found)
-
-
 def put_stores(host: Host, name: str, values: Mapping[str, Value],
                stores: tuple[Store, ...]) -> None:  # fmt: skip
     """Stores over tensors: by pointwise kernels, one for each set of axes, or by torch alone."""
@@ -275,7 +290,7 @@ def put_stores(host: Host, name: str, values: Mapping[str, Value],
             target = host.program.buffer(s.buffer).axes
             terms.setdefault(s.buffer, []).append(host.summed(s.expr.id, target))
             continue
-        group = todo.setdefault(_axes(host, s, values, {}), {})
+        group = todo.setdefault(axes_of(host, s, values, {}), {})
         group[s.buffer] = call("add", group[s.buffer], s.expr) if s.buffer in group else s.expr
     for i, (axes, group) in enumerate(todo.items()):
         _, col = row_and_column(axes)

@@ -8,8 +8,12 @@ Non-goals: no lane gradients (triton_lanes.py), no tiles of L (triton_masks.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from smac.codegen.print_triton import Text
+from smac.codegen.triton_factors import carries
 from smac.codegen.triton_kernel import (
+    FAR,
     SEGMENT,
     Draft,
     Launch,
@@ -22,6 +26,7 @@ from smac.codegen.triton_kernel import (
     owned_grid,
     value,
 )
+from smac.codegen.triton_rows import Row, lane_sum
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
@@ -50,9 +55,9 @@ def draft_of(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     return Draft(name, "", scope, {v.name: v for v in k.values}, [*grid, *owned_grid(owned)], {})
 
 
-def sides(read: Read, carry: Carry) -> tuple[str, str, str, str]:
+def sides(over: str, carry: Carry) -> tuple[str, str, str, str]:
     """(contracted axis, kept axis, contracted value, kept value)."""
-    if read.over == "N":
+    if over == "N":
         return "N", "P", carry.left, carry.right
     return "P", "N", carry.right, carry.left
 
@@ -81,38 +86,94 @@ def columns_grid(n_kept: str) -> list[tuple[str, str, str]]:
 
 
 def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
-          targets: list[Target]) -> Launch:  # fmt: skip
-    """The read of `k`, chunk by chunk."""
+          targets: list[Target], rows: Mapping[Row, str]) -> Launch:  # fmt: skip
+    """The read of `k` chunk by chunk; without a read, the states that it saves."""
     if k.channel is not None:
         raise CodegenError(f"triton: kernel '{k.name}' has decays per {k.channel}; "
                            "expected none: its chunks take one decay a head")  # fmt: skip
-    (read, carry), lane = read_of(k), lane_of(k)
-    contracted, kept, c_name, k_name = sides(read, carry)
+    (carry,) = k.carries
+    read = k.reads[0] if k.reads else None
+    over = "N" if read is None or read.over == "N" else "P"
+    contracted, kept, c_name, k_name = sides(over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
     d = draft_of(k, name, layout, known, columns_grid(n_kept))
+    d.rows = rows
     d.about = about(read, carry)
     d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",
-                   "BK": f"columns({n_kept}, op)", "EXACT": "op.itemsize >= 4", **DOT}  # fmt: skip
-    t = Ix("o_t", 0, "m_t", 1, "C")
+                   "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
+    t = Ix("o_i", 0, "m_t", 1, "C", start="i_first")
     side_c: Frame = {"T": t, contracted: Ix("o_c", 1, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
-    x = state_texts(d, carry, contracted, kept, tail)
-    x |= lane_texts(d, lane, {"T": t}, 1, carry.reverse)
-    x |= {
-        "decays": lane.decay is not None or lane.reset is not None, "read": identifier(read.out),
-        "operand": d.operand(read.operand, side_c), "left": d.operand(c_name, side_c),
-        "right": d.operand(k_name, side_k),
-        "stores": read_stores(d, read, targets, side_k, kept, 2),
-    }  # fmt: skip
+    x = {**sides_texts(contracted, kept, tail, carry.reverse),
+         "lanes": lanes_texts(d, k, carry, contracted, {"T": t}), "rounded": False,
+         "read": None, "row": None, "row_scale": None}  # fmt: skip
+    x["touches"] = any((carry.initial, carry.final, carry.saves))
+    x["left"], x["right"] = d.core(c_name, side_c), d.core(k_name, side_k)
+    x["col"], x["col_scale"] = d.weights((c_name, k_name), t)
+    if read is not None:
+        x["operand"] = d.core(read.operand, side_c)
+        x["row"], x["row_scale"] = d.weights((read.operand,), t)
+        x["read"] = identifier(read.out)
+        x["stores"] = read_stores(d, read, targets, side_k, kept, 2)
+    walked = {contracted: "DC", kept: "BK"}
+    evenness(d, walked, tail)
     return d.finish("sweep", x)
+
+
+def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:
+    """Constants that say whether all tiles are whole, and whether offsets need 64 bits in a tile.
+
+    `walked`: the block along N and along P, as constants of the kernel."""
+    whole = [f"n_T % {d.constants['C']} == 0"]
+    whole += [f"n_{a} % ({d.constants[b]}) == 0" for a, b in walked.items()]
+    # The column behind the last of P is told from the others by their mask.
+    d.constants["EVEN"] = "False" if tail else " and ".join(whole)
+    d.constants["FAR"] = FAR
+
+
+def lanes_texts(d: Draft, k: Kernel, carry: Carry, contracted: str,
+                frame: Frame) -> list[dict[str, object]]:  # fmt: skip
+    """For each lane: its sums of decays, factors of rows and columns, pointers to its states."""
+    made: list[dict[str, object]] = []
+    for i, lane in enumerate(k.lanes):
+        state = state_texts(d, carry, contracted, i)
+        factors = factor_texts(d, lane, frame, carry.reverse)
+        found: dict[str, object] = {"i": i, "sum": None, "end": None, "constant": None}
+        found |= {**state, **factors}
+        total = lane_sum(lane, k, d.scope.known)
+        if total is not None:
+            tensor = d.rows[total]
+            found["sum"] = d.scope.load(tensor, d.row, 1, raw=True).text
+            last: Frame = {**d.row, "I": Ix("(C - 1)", section=d.row["I"].section)}
+            found["end"] = d.scope.load(tensor, last, 0, raw=True).text
+        elif lane.decay is not None:
+            found["constant"] = d.number(lane.decay, {}, 0)
+        made.append(found)
+    return made
+
+
+def factor_texts(d: Draft, lane: LaneIR, frame: Frame, reverse: bool) -> dict[str, object]:
+    """A lane's factors of rows and columns: read and write, exchanged in reverse. With T, they are
+    vectors over the rows; without, numbers."""
+
+    def factor(name: str | None) -> str | None:
+        if name is None:
+            return None
+        text = atom(d.number(name, frame, 1))
+        if carries(d.values[name].expr, "T", d.scope.known):
+            return text
+        return f"tl.full([C], 1.0, ACC) * {text}"
+
+    read, write = factor(lane.read), factor(lane.write)
+    return {"row": write, "col": read} if reverse else {"row": read, "col": write}
 
 
 def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
               targets: list[Target]) -> Launch:  # fmt: skip
     """The read of `k`, token by token."""
     (read, carry), lane = read_of(k), lane_of(k)
-    contracted, kept, c_name, k_name = sides(read, carry)
+    contracted, kept, c_name, k_name = sides(read.over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
     d = draft_of(k, name, layout, known, columns_grid(n_kept))
@@ -125,7 +186,8 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     side_c: Frame = {"T": t, contracted: Ix("o_c", 0, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
     out: Frame = {"T": t, kept: Ix("o_k", 0, "m_k", 0, "BK")}
-    x = state_texts(d, carry, contracted, kept, tail)
+    x = {**sides_texts(contracted, kept, tail, carry.reverse),
+         **state_texts(d, carry, contracted, 0)}  # fmt: skip
     x |= lane_texts(d, lane, {**side_c, **side_k}, 2, carry.reverse)
     x |= {
         "read": identifier(read.out), "operand": d.operand(read.operand, side_c, cast=False),
@@ -136,9 +198,11 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     return d.finish("recurrent", x)
 
 
-def about(read: Read, carry: Carry) -> str:
+def about(read: Read | None, carry: Carry) -> str:
     """What a kernel computes, for its docstring."""
     way = "backward" if carry.reverse else "forward"
+    if read is None:
+        return f"States of {carry.name}, {way} in time."
     return f"{read.out}: {read.operand} with {carry.name} over {read.over}, {way} in time."
 
 
@@ -161,20 +225,25 @@ def read_stores(d: Draft, read: Read, targets: list[Target], frame: Frame, kept:
     return stores
 
 
-def state_texts(d: Draft, carry: Carry, contracted: str, kept: str,
-                tail: bool) -> dict[str, object]:  # fmt: skip
-    """Pointers to the states that a walk starts from, ends with and saves."""
-    frame = {contracted: Ix("o_c", 0), kept: Ix("o_k", 1), "C": Ix("i_chunk", section=1)}
+def sides_texts(contracted: str, kept: str, tail: bool, reverse: bool) -> dict[str, object]:
+    """The names and lengths of a state's sides, for a template."""
+    return {
+        "contracted": contracted, "kept": kept, "reverse": reverse,
+        "n_contracted": length(contracted, tail), "n_kept": length(kept, tail),
+    }  # fmt: skip
+
+
+def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str, str | None]:
+    """Pointers to the states of `lane` that a walk starts from, ends with and saves."""
+    over = {"N": Ix("o_c", 0), "P": Ix("o_k", 1)} if contracted == "N" else {
+        "P": Ix("o_c", 0), "N": Ix("o_k", 1)}  # fmt: skip
+    frame = {**over, "C": Ix("i_chunk", section=1)} | ({"R": Ix(str(lane))} if lane else {})
 
     def pointer(name: str | None) -> str | None:
         return None if name is None else d.scope.address(name, frame, 2)[0]
 
-    return {
-        "contracted": contracted, "kept": kept, "reverse": carry.reverse,
-        "n_contracted": length(contracted, tail), "n_kept": length(kept, tail),
-        "initial": pointer(carry.initial), "final": pointer(carry.final),
-        "saves": pointer(carry.saves),
-    }  # fmt: skip
+    return {"initial": pointer(carry.initial), "final": pointer(carry.final),
+            "saves": pointer(carry.saves)}  # fmt: skip
 
 
 def lane_texts(d: Draft, lane: LaneIR, frame: Frame, rank: int, reverse: bool) -> dict[str, object]:

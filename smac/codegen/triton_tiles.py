@@ -41,7 +41,8 @@ class Ix:
     (1) of the frame's tiles, or a tile as it stands (2). `mask` names a vector or tile like it.
 
     `section` is where `var` is known: loads go to the last section among their indices'.
-    `fixed` scalars are added to the tensor's base pointer.
+    `fixed` scalars are added to the tensor's base pointer. The position is `start` + `var` where
+    there is a start, a 64-bit scalar: the tile's own offsets then do not change along a loop.
     """
 
     var: str
@@ -50,6 +51,12 @@ class Ix:
     section: int = 0
     extent: str = ""
     fixed: bool = False
+    start: str = ""
+
+    @property
+    def position(self) -> str:
+        """Where along the axis, as a factor."""
+        return f"({self.start} + {self.var})" if self.start else self.var
 
 
 Frame = Mapping[str, Ix]
@@ -62,15 +69,18 @@ def spread(text: str, dim: int | None, rank: int) -> str:
     return f"{text}[:, None]" if dim == 0 else f"{text}[None, :]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
-    """`name = tl.load(pointer, mask)`, as a number of type ACC or an integer."""
+    """`name = tl.load(pointer, mask)`, as a number of type ACC or an integer; `raw` names it in the
+    tensor's own type where somebody reads that, and `cast` says whether somebody reads `name`."""
 
     name: str
     pointer: str
     mask: str | None
     shape: str
     integer: bool
+    raw: str = ""
+    cast: bool = False
 
 
 @dataclass(slots=True)
@@ -87,7 +97,7 @@ class Scope:
     sizes: set[str] = field(default_factory=set)
     helpers: set[str] = field(default_factory=set)
     sections: list[list[Load]] = field(default_factory=lambda: [[], [], []])
-    _made: dict[tuple[object, ...], tuple[str, int]] = field(default_factory=dict)
+    _made: dict[tuple[object, ...], Load] = field(default_factory=dict)
 
     def use(self, name: str) -> Tensor:
         """The tensor called `name`, now an argument of the kernel."""
@@ -97,9 +107,14 @@ class Scope:
         self.tensors.setdefault(name, tensor)
         return tensor
 
-    def bases(self) -> list[tuple[str, str]]:
-        """(`q_x`, its pointer) for every tensor that a fixed index moves."""
-        return [(f"q_{t.id}", self.base(t)) for t in self.tensors.values()]
+    def bases(self, inner: bool = False) -> list[tuple[str, str]]:
+        """(`q_x`, its pointer) for every tensor; `inner`: of those that a loop moves."""
+        return [(f"q_{t.id}", self.base(t)) for t in self.tensors.values()
+                if inner == bool(self._section(t))]  # fmt: skip
+
+    def _section(self, t: Tensor) -> int:
+        """Where the indices that a program owns are known for a tensor."""
+        return max((self.fixed[a].section for a in t.axes if a in self.fixed), default=0)
 
     def base(self, t: Tensor) -> str:
         """`p_x` moved to this program's batch and head."""
@@ -110,13 +125,14 @@ class Scope:
         """Pointer and mask of a tensor's tile in `frame`; axes it does not index are at 0."""
         t = self.use(name)
         ixs = [(a, frame[a]) for a in t.axes if a in frame and a not in self.fixed]
-        terms = [f"{spread(ix.var, ix.dim, rank)} * s_{t.id}_{a}" if ix.dim != 2
-                 else f"({ix.var}) * s_{t.id}_{a}" for a, ix in ixs]  # fmt: skip
+        terms = [f"{ix.start} * s_{t.id}_{a}" for a, ix in ixs if ix.start]
+        terms += [f"{spread(ix.var, ix.dim, rank)} * s_{t.id}_{a}" if ix.dim != 2
+                  else f"({ix.var}) * s_{t.id}_{a}" for a, ix in ixs]  # fmt: skip
         masks = dict.fromkeys(spread(ix.mask, ix.dim, rank) for _, ix in ixs if ix.mask)
         return " + ".join([f"q_{t.id}", *terms]), " & ".join(masks) or None
 
-    def load(self, name: str, frame: Frame, rank: int) -> Text:
-        """The tile of `name` in `frame`, broadcast to `rank`."""
+    def load(self, name: str, frame: Frame, rank: int, raw: bool = False) -> Text:
+        """The tile of `name` in `frame`, broadcast to `rank`; `raw`: in the tensor's own type."""
         t = self.use(name)
         ixs = [frame[a] for a in t.axes if a in frame and a not in self.fixed]
         lacking = [a for a in t.axes if a not in frame and a not in self.fixed]
@@ -124,8 +140,8 @@ class Scope:
             raise CodegenError(f"triton: '{name}' is read over {lacking}, which its tile lacks")
         dims = {ix.dim for ix in ixs if ix.dim is not None}
         own = 2 if len(dims) > 1 or 2 in dims else len(dims)
-        section = max((ix.section for ix in ixs), default=0)
-        key = (name, own, tuple((ix.var, ix.dim if own > 1 else 0) for ix in ixs))
+        section = max([self._section(t), *(ix.section for ix in ixs)])
+        key = (name, own, tuple((ix.start, ix.var, ix.dim if own > 1 else 0) for ix in ixs))
         if key not in self._made:
             taken = sum(1 for k in self._made if k[0] == name)
             made = f"x_{t.id}" + (f"_{taken + 1}" if taken else "")
@@ -133,11 +149,15 @@ class Scope:
             along = sorted(ixs, key=lambda x: x.dim or 0)
             extents = [ix.extent for ix in along if ix.dim in (0, 1)]
             shape = "" if 2 in dims else f"[{', '.join(extents)}]" if extents else ""
-            self.sections[section].append(Load(made, pointer, mask, shape, t.integer))
-            self._made[key] = (made, section)
-        made, _ = self._made[key]
+            self._made[key] = Load(made, pointer, mask, shape, t.integer)
+            self.sections[section].append(self._made[key])
+        found = self._made[key]
+        if raw and not t.integer:
+            found.raw = f"r_{found.name[2:]}"
+        else:
+            found.cast = True
         dim = next(iter(dims)) if own == 1 else None
-        text = spread(made, dim, rank)
+        text = spread(found.raw if raw and not t.integer else found.name, dim, rank)
         return Text(text, "int" if t.integer else "float")
 
     def text(self, e: Expr, frame: Frame, rank: int, extra: Mapping[str, Text]) -> Text:
@@ -159,7 +179,8 @@ class Scope:
                     ix = frame.get(axis) or self.fixed.get(axis)
                     if ix is None:
                         raise CodegenError(f"triton: index({axis}) where {axis} is not a tile's")
-                    return Text(spread(ix.var, ix.dim, rank), "int", ATOM if ix.dim != 2 else SUM)
+                    return Text(spread(ix.position, ix.dim, rank), "int",
+                                ATOM if ix.dim != 2 else SUM)  # fmt: skip
             raise CodegenError(f"triton: no {type(e).__name__} outside of a mask's entry")
 
         return one

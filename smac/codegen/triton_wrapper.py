@@ -13,15 +13,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from smac.codegen.triton_kernel import Launch, Layout, identifier
+from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
-from smac.ir import Buffer, Kernel, Program
+from smac.expr import names
+from smac.ir import Buffer, Kernel, Program, Store, Value
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
-    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch)_\w+|op|acc|device|torch|triton|tl|pad|"
-    r"rows|columns|stages|first|TYPES|PRECISION|prefix_sums|scan_ids|fold_lags|cut_sums|"
+    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch|rows)_\w+|op|acc|device|torch|triton|tl|pad|"
+    r"rows|columns|stages|first|TYPES|PRECISION|prefix_sums|scan_ids|fold_lags|cut_sums|far|heads_each|"
     r"(forward|backward)\w*)"
 )
 
@@ -50,8 +51,11 @@ class Host:
     helpers: set[str] = field(default_factory=set)
     extra_columns: dict[str, int] = field(default_factory=dict)
     chunk: str = ""
+    lanes: int = 1
     made: set[str] = field(default_factory=set)
     count: int = 0
+    #: Vectors over the rows of chunks (triton_rows.py), by chunk and what they hold.
+    rows: dict[tuple[int, object], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for b in self.program.buffers:
@@ -87,7 +91,7 @@ class Host:
         if axis == "S":
             return "n_T"
         if axis == "R":
-            return "1"
+            return str(self.lanes)
         if axis == "C":
             return self.chunk
         more = self.extra_columns.get(state or "", 0)
@@ -125,19 +129,27 @@ class Host:
         grid = " * ".join(k.grid) or "1"
         args = [f"{self.variables[t]}, *{self.variables[t]}.stride()," for t in k.tensors]
         sizes = ", ".join([*(f"n_{s}" for s in k.sizes), *(v for _, v in k.scalars)])
-        constants = ", ".join(f"{n}={v}" for n, v in k.constants)
+        constants = ", ".join(f"{n}={self._far(k) if v == FAR else v}" for n, v in k.constants)
         self.lines += [
             f"{k.name}[({grid},)](",
             *(f"    {a}" for a in args),
             *([f"    {sizes},"] if sizes else []),
             f"    {constants}, num_warps={k.warps},",
-            f"    num_stages=stages({', '.join(['op', *_tile(dict(k.constants))])}),",
+            f"    num_stages={_stages(k)},",
             ")",
         ]
 
-    def summed(self, source: str, target: tuple[str, ...]) -> str:
-        """`source` summed to `target`'s axes, as text: batch and tokens, then heads of a group."""
-        axes = list(self.known[source].axes)
+    def _far(self, k: Launch) -> str:
+        """The test whether offsets inside a tile may pass 32 bits, as text."""
+        self.helpers.add("far")
+        strides = [f"{self.variables[t]}.stride({i})" for t in k.tensors
+                   for i, a in enumerate(self.known[t].axes) if a in ("T", "N", "P")]  # fmt: skip
+        return f"far({', '.join(strides)})"
+
+    def summed(self, source: str, target: tuple[str, ...], tensor: Tensor | None = None) -> str:
+        """`source` summed to `target`'s axes, as text: batch and tokens, then heads of a group.
+        `tensor` has its axes where they are to be read otherwise."""
+        axes = list((tensor or self.known[source]).axes)
         text = self.variables[source]
         group = next((g for g in target if g in self.layout.groups and g not in axes), None)
         gone = [i for i, a in enumerate(axes) if a not in target and not (a == "H" and group)]
@@ -146,7 +158,7 @@ class Host:
             axes = [a for i, a in enumerate(axes) if i not in gone]
         if group and "H" in axes:
             i = axes.index("H")
-            text += f".unflatten({i}, (n_{group}, n_H // n_{group})).sum({i + 1})"
+            text += f".unflatten({i}, (n_{group}, -1)).sum({i + 1})"
             axes[i] = group
         if set(axes) != set(target):
             raise CodegenError(f"triton: cannot sum '{source}' over {axes} to {target}")
@@ -161,6 +173,20 @@ class Host:
             terms = [var, *terms]
         self.lines.append(f"{var} = ({' + '.join(terms)}).to({dtype})")
         self.made.add(buffer)
+
+
+def axes_of(host: Host, s: Store, values: Mapping[str, Value],
+            own: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:  # fmt: skip
+    """Axes of a store's expression: its own, and those of all that it reads."""
+    found = set(s.axes)
+    for n in names(s.expr):
+        if n in own:
+            found |= set(own[n])
+        elif n in values and n not in host.known:
+            found |= set(values[n].axes)
+        else:
+            found |= set(host.known[n].axes)
+    return host.canonical(found)
 
 
 def arguments(p: Program) -> tuple[Buffer, ...]:
@@ -197,6 +223,11 @@ def layout_of(p: Program) -> Layout:
     batch_axes = tuple(batch) if "B" in batch else ("B", *batch)
     sized = {a for b in arguments(p) if b.role == "input" for a in b.axes}
     return Layout(batch_axes, tuple(others), frozenset(sized))
+
+
+def _stages(k: Launch) -> str:
+    """Loads in flight: as asked for, or as many as fit."""
+    return k.stages or f"stages({', '.join(['op', *_tile(dict(k.constants))])})"
 
 
 def _tile(constants: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,8 @@
     dQ = SMA(dY, V, K; L)   dK = SMA(V, dY, Q; Lᵀ)   dV = SMA(K, Q, dY; Lᵀ)   dL = (QKᵀ) ∘ (dY Vᵀ)
 
 dQ reads the product K ⊗ V that Y reads; dK and dV read Q ⊗ dY in reverse. `together` puts all of it
-into one reverse walk (after one that saves states); `apart` gives each read a kernel of its own.
+into one reverse walk (after one that saves states); `apart` gives each read a kernel of its own;
+`parallel` sweeps for the states alone and then reads every chunk by itself.
 
 Non-goals: no order (an `Order` makes the kernels), no target.
 """
@@ -43,7 +44,7 @@ def together(order: Order) -> Backward:
     scratch: tuple[Buffer, ...] = ()
     if order.stateful:
         steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
-        scratch = (_states(p, "saved.KV"),)
+        scratch = (saved_states(p, "saved.KV"),)
         kv = replace(kv, initial=None, restores="saved.KV")
     main = order.kernel(
         "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
@@ -93,9 +94,39 @@ def apart(order: Order) -> Backward:
         steps.append(replace(k, stores=tuple(Store(b.name, Name(b.name), b.axes) for b in outs)))
         scratch += outs
     if saves:
-        scratch += [_states(p, "saved.KV"), _states(p, "saved.QG")]
+        scratch += [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
     steps.append(pointwise("grad_inputs", input_stores(order)))
     return Backward(tuple(steps), tuple(scratch))
+
+
+def parallel(order: Order) -> Backward:
+    """States of both sweeps first; then one kernel takes every chunk by itself and reads it all."""
+    p = order.parts
+    dy = cotangent(p)
+    steps: list[Step] = []
+    scratch: list[Buffer] = []
+    reads: tuple[Read, ...] = (READ_DQ, READ_DK, READ_DV)
+    if needs_y(dy):
+        y, buffers = raw_output(order)
+        point, dy, more = _materialised(p, dy)
+        steps += [y, point]
+        scratch += [*buffers, *more]
+    elif _stores_need_y(p):
+        reads = (READ_Y, *reads)
+    kv, qg = _carries(p)
+    states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
+    steps += [
+        order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
+        order.kernel("adjoints", (p.q, dy), (replace(qg, saves="saved.QG"),), reverse=True),
+    ]
+    main = order.kernel(
+        "backward", (p.q, p.k, p.v, dy),
+        (replace(kv, initial=None, restores="saved.KV"),
+         replace(qg, initial=None, final=None, restores="saved.QG")),
+        reads, mask_grads=True,
+    )  # fmt: skip
+    steps.append(replace(main, stores=input_stores(order)))
+    return Backward(tuple(steps), (*scratch, *states))
 
 
 def raw_output(order: Order) -> tuple[Kernel, tuple[Buffer, ...]]:
@@ -164,8 +195,9 @@ def _carries(p: Parts) -> tuple[Carry, Carry]:
     )
 
 
-def _states(p: Parts, name: str) -> Buffer:
-    return Buffer(name, (*p.spec.batch, "C", "H", "R", "N", "P"), "acc", "scratch")
+def saved_states(p: Parts, name: str, dtype: str = "acc") -> Buffer:
+    """A scratch buffer for the states that enter the pieces of a walk."""
+    return Buffer(name, (*p.spec.batch, "C", "H", "R", "N", "P"), dtype, "scratch")
 
 
 def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]]:

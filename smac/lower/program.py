@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from smac.expr import names
 from smac.ir import Buffer, Carry, Kernel, Program, Scan, Step
-from smac.lower.adjoint import READ_Y, apart, output_stores, pointwise, raw_output, together
+from smac.lower.adjoint import (
+    READ_Y,
+    Backward,
+    apart,
+    output_stores,
+    parallel,
+    pointwise,
+    raw_output,
+    saved_states,
+    together,
+)
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
@@ -26,22 +37,29 @@ def forward(plan: Plan) -> Program:
     buffers = (*input_buffers(p), *states[0], *_outputs(p), *states[1])
     carry = Carry("KV", "K", "V", initial="state.S0" if p.state else None,
                   final="state.ST" if p.state else None)  # fmt: skip
+    steps: tuple[Step, ...] = ()
+    scratch: tuple[Buffer, ...] = ()
     if p.reads_z and plan.request.target == "triton":
         raw, scratch = raw_output(order)
-        steps: tuple[Step, ...] = (
+        steps = (
             replace(raw, carries=(carry,)),
             pointwise("epilogue", output_stores(p)),
         )
         return _program("forward", p, (*buffers, *scratch), steps)
+    if plan.chosen.schedule == "chunks":
+        steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
+        scratch = (saved_states(p, "saved.KV", "operand"),)
+        carry = replace(carry, initial=None, final=None, restores="saved.KV")
     kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
-    return _program("forward", p, buffers, (replace(kernel, stores=output_stores(p)),))
+    kernel = replace(kernel, stores=output_stores(p))
+    return _program("forward", p, (*buffers, *scratch), (*steps, kernel))
 
 
 def backward(plan: Plan) -> Program:
     """Gradients of the float inputs (and of the initial state) from those of the outputs."""
     p = parts(plan.request, _by_lanes(plan))
     order: Order = ORDERS[plan.order](p, plan.chosen)
-    made = (apart if plan.request.target == "triton" else together)(order)
+    made = _spread(plan)(order)
     cotangents = tuple(
         Buffer(f"d.{n}", output_axes(p, e), "operand", "cotangent", n) for n, e in p.spec.output
     )
@@ -54,6 +72,13 @@ def backward(plan: Plan) -> Program:
         *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
     )  # fmt: skip
     return _program("backward", p, buffers, made.steps)
+
+
+def _spread(plan: Plan) -> Callable[[Order], Backward]:
+    """How the schedule spreads the reads of a backward over kernels."""
+    if plan.chosen.schedule == "chunks":
+        return parallel
+    return apart if plan.request.target == "triton" else together
 
 
 def _by_lanes(plan: Plan) -> bool:

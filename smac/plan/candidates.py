@@ -23,6 +23,10 @@ SCHEDULES = {
 }
 
 
+#: The lanes whose states one triton program carries in registers.
+MOST_LANES = {"chunked": 8, "linear": 1}
+
+
 def largest_chunk(target: str, itemsize: int) -> int:
     """The most rows of a chunk. On triton, tiles of 128 rows spill their registers: on an H100 they
     took eight times as long as those of 64; wide types get half of that again."""
@@ -42,7 +46,8 @@ class Way:
     @property
     def label(self) -> str:
         """The order; with its schedule where it has two."""
-        return f"{self.order} ({self.schedule})" if self.order == "linear" else self.order
+        twice = self.order == "linear" or self.schedule == "chunks"
+        return f"{self.order} ({self.schedule})" if twice else self.order
 
 
 def ways(x: Shape, r: Request) -> tuple[Way, ...]:
@@ -54,6 +59,7 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
     return (
         Way("quadratic", own["quadratic"], quadratic),
         Way("chunked", own["chunked"], chunked),
+        *_parallel(x, r, chunked),
         Way("linear", own["linear"], linear),
         Way("linear", "fft", _no_fft(x, r)),
     )
@@ -70,11 +76,29 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the triton templates cannot do yet."""
     if r.target != "triton":
         return None
-    if x.rank != 1:
-        return f"takes rank 1 on target triton so far, found rank {x.rank}; use target='torch'"
+    most = MOST_LANES[order]
+    if x.rank is not None and x.rank > most:
+        return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
+                "use target='torch'")  # fmt: skip
     if order == "chunked" and x.channel:
         return f"takes no mask per {x.channel} on target triton so far; use target='torch'"
     return None
+
+
+def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
+    """On triton, all chunks in parallel between states that pass through memory."""
+    if r.target != "triton":
+        return ()
+    widest = 128 if x.item == 2 else 64
+    reason = missing
+    if reason is None and r.dtype == "float16":
+        reason = "keeps states in memory in the operands' type, which float16 is too narrow for"
+    if reason is None and x.tail:
+        reason = "takes no normaliser Z on schedule 'chunks'"
+    if reason is None and max(x.n("QK"), x.p) > widest:
+        reason = (f"takes N and P of at most {widest} in {r.dtype} on schedule 'chunks', found "
+                  f"N = {x.n('QK')}, P = {x.p}")  # fmt: skip
+    return (Way("chunked", "chunks", reason),)
 
 
 def _no_fft(x: Shape, r: Request) -> str | None:

@@ -23,7 +23,8 @@ from smac.spec import Spec, specialise
 
 _TARGETS = tuple(SCHEDULES)
 #: Every schedule that there is, of any order and target.
-_SCHEDULES = tuple(sorted({s for own in SCHEDULES.values() for s in own.values()} | {"fft"}))
+_SCHEDULES = tuple(sorted({s for own in SCHEDULES.values() for s in own.values()}
+                         | {"fft", "chunks"}))  # fmt: skip
 
 
 def make(
@@ -137,6 +138,8 @@ def _listing(target: str, order: str) -> str:
     names = [s for o, s in own.items() if order in ("auto", o)]
     if order in ("auto", "linear") and target == "torch":
         names.append("fft")
+    if order in ("auto", "chunked") and target == "triton":
+        names.append("chunks")
     return ", ".join(["auto", *sorted(set(names))])
 
 

@@ -36,6 +36,8 @@ _CPU_HALF = 4
 VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
+#: A chunk of a sweep that makes states alone, against one that reads them.
+_STATE_STEP = 0.4
 #: A tile of the quadratic order against a chunk of a sweep, whose state waits for the last one.
 _TILE_STEP = 0.4
 
@@ -192,6 +194,15 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
         programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
     space = 0
+    states = (x.rank or 1) * heads * x.n("QK") * x.p * x.item * pieces
+    if schedule == "chunks":  # states pass through memory; then every chunk is a program
+        kernels = 5 if back else 3
+        steps = (1 + back) * _STATE_STEP * pieces
+        scalar = 2 * scalar if back else scalar
+        traffic += [("gradients", (x.given * x.item) * back),
+                    ("states", (1 + back) * 2 * states + (1 + back) * x.given * x.item)]
+        space = (1 + back) * states
+        return Work(dots, scalar, tuple(traffic), kernels, space, heads * pieces, steps)
     if back:
         scalar, steps = 2 * scalar, 2 * steps
         traffic.append(("gradients", x.given * x.acc))

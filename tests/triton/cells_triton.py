@@ -28,8 +28,8 @@ from smac.testing.errors import FEW  # noqa: E402
 SHIPPED = {
     "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),
     "linear_attention": ("chunked", "linear", "quadratic"),
-    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",), "multiscale": ("quadratic",),
-    "gla": ("linear", "quadratic"),
+    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",),
+    "multiscale": ("chunked", "quadratic"), "gla": ("linear", "quadratic"),
 }  # fmt: skip
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
@@ -149,12 +149,14 @@ def cells() -> dict[str, Callable[[], float]]:
             more = MANY if (spec, order) in CROWDED else {}
             add(f"{spec}-{order}-float64", spec, order, **short, **more)
     for spec, order in (("ssd", "chunked"), ("retnet", "chunked"), ("packed_ssd", "chunked"),
+                        ("multiscale", "chunked"), ("three_lanes", "chunked"),
                         ("gla", "linear"), ("linear_attention", "linear")):  # fmt: skip
         add(f"{spec}-{order}-state", spec, order, state=True)
     for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("gla", "linear"),
                         ("packed_ssd", "quadratic"), ("linear_attention", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
+                        ("three_lanes", "chunked"),
                         ("window_decay", "quadratic"), ("channel_p", "quadratic")):  # fmt: skip
         add(f"{spec}-{order}-special", spec, order, special=True, T=40)
     for T in (0, 1, 16, 17):

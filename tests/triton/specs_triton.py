@@ -95,6 +95,13 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "normalised_decay": (
         spec("decay(gamma)", 'gamma = "H"\n', y="Y / maximum(abs(Z), 1)"),
         ("quadratic", "chunked", "linear")),
+    "three_lanes": (
+        spec("row(r) * semiseparable(log_decay = a) + w * decay(gamma) * document(ids) + causal()",
+             _DECAY + 'r = "B T H"\nw = "H"\ngamma = "H"\nids = "B T"\n'),
+        ("quadratic", "chunked")),
+    "two_lanes_normalised": (
+        spec("semiseparable(log_decay = a) + decay(gamma)", _DECAY + 'gamma = "H"\n',
+             y="Y / maximum(abs(Z), 1)"), ("chunked",)),
     "hostile_names": (_HOSTILE, ("quadratic", "chunked", "linear")),
     "groups_everywhere": (
         spec("semiseparable(log_decay = a)", 'a = "T G"\n',

@@ -1,0 +1,275 @@
+"""Context of the kernel that takes every chunk by itself, between states that sweeps have saved.
+
+It makes Y, or every gradient of the contraction, and stores what expressions over those it can:
+tiles, sums over a tile's columns, and sums over the heads of a group (a program takes several in
+turn). What is left goes to tensors of its own, for pointwise kernels.
+
+Non-goals: no sweeps (triton_sweeps.py), no sums over batch or tokens (the wrapper's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from smac.codegen.print_triton import Text, real
+from smac.codegen.triton_kernel import (
+    Draft,
+    StoreText,
+    carried_axes,
+    heads_and_batch,
+    identifier,
+    owned_grid,
+    value,
+)
+from smac.codegen.triton_lanes import log_decay, saved_state
+from smac.codegen.triton_rows import Row
+from smac.codegen.triton_sweeps import DOT, evenness, lanes_texts
+from smac.codegen.triton_tiles import Frame, Ix, Scope
+from smac.codegen.triton_wrapper import Host, axes_of
+from smac.expr import Expr, Name, call, names, substitute
+from smac.ir import Carry, Kernel, Store
+
+_T = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
+_SIDES: Mapping[str, Ix] = {"N": Ix("o_n", 1, "m_n", 0, "DN"), "P": Ix("o_p", 1, "m_p", 0, "DP")}
+_WIDTHS = {"N": "DN", "P": "DP"}
+#: By which factors of operands the rows and columns of each product are weighed.
+_WEIGHTS = {
+    "y_row": "q", "y_col": "kv", "dq_row": "y", "dq_col": "kv", "dk_row": "v", "dk_col": "qy",
+    "dv_row": "k", "dv_col": "qy", "w_row": "qy", "w_col": "kv",
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Sorted:
+    """Stores by how the kernel makes them: (buffer, expression, side of its tile or None)."""
+
+    tiles: list[tuple[str, Expr, str]] = field(default_factory=list)
+    totals: list[tuple[str, Expr, str]] = field(default_factory=list)
+    vectors: dict[str, list[tuple[Expr, str | None]]] = field(default_factory=dict)
+    later: list[Store] = field(default_factory=list)
+
+
+def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[Store, ...]:
+    """Launch the kernel; answer the stores that are left, over what it stored for them."""
+    natural = {*heads_and_batch(host.layout, carried_axes(k)), "T"}
+    own = {r.out: host.canonical(natural | {"N" if r.over == "P" else "P"}) for r in k.reads}
+    own |= {o: host.canonical(natural) for g in k.lane_grads
+            for o in (g.decay, g.read, g.write) if o is not None}  # fmt: skip
+    found = _sort(host, k, natural, own)
+    d = _draft(host, name, k, bool(found.totals))
+    d.rows, d.row = rows, {"C": Ix("i_chunk"), "I": Ix("o_i", 0, section=0, extent="C")}
+    x = _texts(d, k)
+    d.extra = {o: Text(f"b_{identifier(o)}") for o in own}
+    terms: dict[str, list[str]] = {}
+    totals, x["total_stores"] = _totals(host, d, found, k.stores, own, terms)
+    running = {t["of"]: f"b_total{t['i']}" for t in totals}
+    x["dq_total"], x["dk_total"] = running.get("d.Q"), running.get("d.K")
+    x["totals"] = totals
+    made, left = _stores(host, d, found, natural, own, terms)
+    x["stores"], x["parts"] = made.stores, made.parts
+    evenness(d, _WIDTHS, value(k, k.carries[0].right).tail is not None)
+    d.constants["EXACT"] = "op.itemsize >= 4"
+    host.launch(replace(d.finish("chunks", x), warps=8, stages="1"))
+    for buffer, texts in terms.items():
+        host.put(buffer, texts)
+    return left
+
+
+def _sort(host: Host, k: Kernel, natural: set[str], own: Mapping[str, tuple[str, ...]]) -> Sorted:
+    out = Sorted()
+    values = {v.name: v for v in k.values}
+    groups = set(host.layout.groups)
+    for b in dict.fromkeys(s.buffer for s in k.stores):
+        stores = [s for s in k.stores if s.buffer == b]
+        target = set(host.program.buffer(b).axes)
+        axes = [set(axes_of(host, s, values, own)) for s in stores]
+        sides = {next((a for a in ("N", "P") if a in x), None) for x in axes}
+        fits = all(x - {"N", "P"} == natural and not {"N", "P"} <= x for x in axes)
+        if b in host.made or not fits:
+            out.later += stores
+        elif not target & {"N", "P"}:
+            out.vectors[b] = [(s.expr, next((a for a in ("N", "P") if a in x), None))
+                              for s, x in zip(stores, axes, strict=True)]  # fmt: skip
+        elif len(sides) == 1 and next(iter(sides)) in target:
+            side = str(next(iter(sides)))
+            total = stores[0].expr
+            for s in stores[1:]:
+                total = call("add", total, s.expr)
+            shared = "H" in natural and target - groups == (natural | {side}) - {"H"}
+            (out.totals if shared else out.tiles).append((b, total, side))
+        else:
+            out.later += stores
+    return out
+
+
+def _draft(host: Host, name: str, k: Kernel, sums_heads: bool) -> Draft:
+    layout, chunk = host.layout, f"rows({k.walk.chunk}, op)"
+    owned = heads_and_batch(layout, carried_axes(k))
+    batch = [a for a in owned if a != "H"]
+    fixed = {a: Ix(f"at_{a}", fixed=True) for a in batch}
+    grid = [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")]
+    heads = "1"
+    if "H" in owned:
+        fixed |= {"H": Ix("at_H", fixed=True, section=1), "_h": Ix("i_heads", fixed=True)}
+        fixed |= {g: Ix(f"at_{g}", fixed=True) for g in layout.groups}
+        if sums_heads:
+            host.helpers.add("heads_each")
+            programs = " * ".join([grid[0][2], "n_H", *(f"n_{a}" for a in batch)])
+            each = [f"n_H // n_{g}" for g in layout.groups] or ["n_H"]
+            heads = f"{name}_heads"
+            host.lines.append(f"{heads} = heads_each(({', '.join(each)},), {programs})")
+        grid.append(("i_heads", "(n_H // HEADS)", f"(n_H // {heads})"))
+    scope = Scope(fixed, layout.groups, host.known)
+    d = Draft(name, "Chunks in parallel: " + ", ".join(r.out for r in k.reads) + ".", scope,
+              {v.name: v for v in k.values}, [*grid, *owned_grid(batch)], {})  # fmt: skip
+    if "H" in owned:
+        d.head = "(i_heads * HEADS)"
+    d.constants = {"C": chunk, "DN": "width(n_N, op)", "DP": "width(n_P, op)", "HEADS": heads,
+                   **DOT}  # fmt: skip
+    return d
+
+
+def _texts(d: Draft, k: Kernel) -> dict[str, object]:
+    """Operands, factors and lanes; which products the template makes."""
+    forward = next(c for c in k.carries if not c.reverse)
+    reverse = next((c for c in k.carries if c.reverse), None)
+    outs = {r.out for r in k.reads}
+    x: dict[str, object] = {"y": "Y" in outs, "dq": "d.Q" in outs, "dk": "d.K" in outs,
+                            "dv": "d.V" in outs, "grads": bool(k.lane_grads),
+                            "n_p": "n_P", "reverse": False, "dy": None}  # fmt: skip
+    operands = {"q": "Q", "k": forward.left, "v": forward.right}
+    if reverse is not None:
+        operands["y"] = reverse.right
+    n, p = ({"T": _T, a: _SIDES[a]} for a in "NP")
+    x["q"], x["k"], x["v"] = d.core("Q", n), d.core(forward.left, n), d.core(forward.right, p)
+    if reverse is not None:
+        x["dy"] = d.core(reverse.right, p)
+    factors = {a: _factor(d, v) for a, v in operands.items()}
+    x["factors"] = [(a, text) for a, text in factors.items() if text]
+    x["weights"] = {w: " * ".join(f"b_f{a}" for a in of if factors.get(a))
+                    for w, of in _WEIGHTS.items()}  # fmt: skip
+    exprs = [d.values["Q"].expr, d.values[forward.left].expr]
+    x["heads"] = "H" in d.scope.fixed
+    x["shared"] = not any("H" in d.scope.known[i].axes for e in exprs for i in names(e))
+    x["lanes"] = _lanes(d, k, forward, reverse)
+    return x
+
+
+def _factor(d: Draft, operand: str) -> str | None:
+    """The factors that an operand's core leaves out, over the rows of a chunk."""
+    rows, number = d.weights((operand,), _T)
+    if rows is None and number is None:
+        return None
+    return " * ".join(t for t in (rows or "tl.full([C], 1.0, ACC)", number) if t)
+
+
+def _lanes(d: Draft, k: Kernel, forward: Carry, reverse: Carry | None) -> list[dict[str, object]]:
+    state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk")}
+    bare = replace(forward, initial=None, final=None, saves=None)
+    lanes = lanes_texts(d, k, bare, "N", {"T": _T})
+    for i, (lane, text) in enumerate(zip(k.lanes, lanes, strict=True)):
+        text["states"] = saved_state(d, forward, state, i)
+        text["adjoints"] = None if reverse is None else saved_state(d, reverse, state, i)
+        grad = next((g for g in k.lane_grads if g.lane == i), None)
+        text["grads"] = None if grad is None else {
+            n: None if o is None else identifier(o)
+            for n, o in (("decay", grad.decay), ("read", grad.read), ("write", grad.write))
+        }  # fmt: skip
+        if grad is not None:
+            text["log"] = log_decay(d, lane, _T)
+            text["reset"] = d.integer(lane.reset, {"T": _T}, 1)
+    return lanes
+
+
+def _stage(e: Expr, own: Mapping[str, tuple[str, ...]]) -> str:
+    """The read behind which `e` can be stored: stores come early, so that tiles do not pile up."""
+    found = [n for n in names(e) if n in own]
+    stages = [s for s in ("Y", "d.V", "d.Q", "d.K") if s in own]
+    if any(n not in stages for n in found):
+        return "lanes"
+    last = max((stages.index(n) for n in found), default=0)
+    return stages[last]
+
+
+def _totals(host: Host, d: Draft, found: Sorted, stored: tuple[Store, ...],
+            own: Mapping[str, tuple[str, ...]], terms: dict[str, list[str]]) -> tuple[
+    list[dict[str, object]], list[StoreText]
+]:  # fmt: skip
+    """Sums over a program's heads: what is added up in the loop, and stored behind it."""
+    texts: list[dict[str, object]] = []
+    stores = []
+    for i, (buffer, e, side) in enumerate(found.totals):
+        frame = {"T": _T, side: _SIDES[side]}
+        bare = isinstance(e, Name) and side == "N" and sum(e.id in names(s.expr) for s in stored) == 1
+        texts.append({"i": i, "text": None if bare else real(d.show(e, frame, 2)),
+                      "width": _WIDTHS[side], "stage": _stage(e, own),
+                      "of": e.id if isinstance(e, Name) and bare else None})  # fmt: skip
+        axes = [a for a in host.canonical({*d.scope.fixed, "T", side} - set(host.layout.groups))
+                if a != "H"]  # fmt: skip
+        part = host.fresh("partial", ("_h", *axes))
+        host.allocate(part, "acc", [f"n_H // {d.constants['HEADS']}", *map(host.size, axes)])
+        pointer, mask = d.scope.address(part, frame, 2)
+        stores.append(StoreText(pointer, f"b_total{i}", mask))
+        summed = replace(host.known[part], axes=("H", *axes))
+        terms[buffer] = [host.summed(part, host.program.buffer(buffer).axes, summed)]
+    return texts, stores
+
+
+@dataclass(slots=True)
+class Made:
+    """What a program stores head by head, each behind a read: stores, and parts of vectors."""
+
+    stores: list[dict[str, object]] = field(default_factory=list)
+    parts: list[dict[str, object]] = field(default_factory=list)
+
+
+def _stores(host: Host, d: Draft, found: Sorted, natural: set[str],
+            own: Mapping[str, tuple[str, ...]], terms: dict[str, list[str]],
+            ) -> tuple[Made, tuple[Store, ...]]:  # fmt: skip
+    """What is stored head by head, and the stores that are left for others."""
+    made = Made()
+
+    def place(buffer: str, axes: set[str]) -> str:
+        """The buffer itself where it has these axes, else a tensor to be summed into it."""
+        target = host.program.buffer(buffer).axes
+        if set(target) == axes:
+            host.ensure(buffer)
+            return buffer
+        part = host.fresh("partial", host.canonical(axes))
+        host.allocate(part, "acc")
+        terms[buffer] = [host.summed(part, target)]
+        return part
+
+    def store(stage: str, text: StoreText) -> None:
+        made.stores.append({"stage": stage, "store": text})
+
+    for buffer, e, side in found.tiles:
+        tensor = place(buffer, natural | {side})
+        store(_stage(e, own), d.store(tensor, e, {"T": _T, side: _SIDES[side]}, 2))
+    for buffer, parts in found.vectors.items():
+        pointer, mask = d.scope.address(place(buffer, natural), {"T": _T}, 1)
+        total: list[str] = []
+        for e, part_side in parts:
+            total.append(f"b_part{len(made.parts)}")
+            made.parts.append({"i": len(made.parts), "stage": _stage(e, own),
+                               "text": _vector(d, e, part_side)})  # fmt: skip
+        store("lanes", StoreText(pointer, " + ".join(total), mask))
+    raw: dict[str, Expr] = {}
+    for out in sorted({n for s in found.later for n in names(s.expr)} & own.keys()):
+        tensor = host.fresh("raw", own[out])
+        host.allocate(tensor, "acc")
+        frame: Frame = {"T": _T, **{a: _SIDES[a] for a in own[out] if a in _SIDES}}
+        store(_stage(Name(out), own), d.store(tensor, Name(out), frame, len(frame)))
+        raw[out] = Name(tensor)
+    left = tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in found.later)
+    return made, left
+
+
+def _vector(d: Draft, e: Expr, side: str | None) -> str:
+    """`e` over the rows of a chunk, summed over the columns of its tile."""
+    if side is None:
+        return real(d.show(e, {"T": _T}, 1))
+    ix = _SIDES[side]
+    text = real(d.show(e, {"T": _T, side: ix}, 2))
+    return f"tl.sum(tl.where(m_t[:, None] & {ix.mask}[None, :], {text}, 0.0), 1)"

@@ -116,12 +116,17 @@ def parallel(order: Order) -> Backward:
         reads = (READ_Y, READ_DV)
     kv, qg = _carries(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
-    steps += [
-        order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
-        order.kernel("adjoints", (p.q, dy), (replace(qg, saves="saved.QG"),), reverse=True),
-    ]
+    sweep = replace(qg, saves="saved.QG")
     carries = (replace(kv, initial=None, restores="saved.KV"),
                replace(qg, initial=None, final=None, restores="saved.QG"))  # fmt: skip
+    if order.mask_uses():  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
+        states.append(Buffer("met", (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
+        sweep = replace(sweep, against="saved.KV", met="met")
+        carries = (carries[0], replace(carries[1], met="met"))
+    steps += [
+        order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
+        order.kernel("adjoints", (p.q, dy), (sweep,), reverse=True),
+    ]
     operands = (p.q, p.k, p.v, dy)
     wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
     deep = order.kernel("grad_qk", operands, carries, (READ_DQ, READ_DK))

@@ -135,12 +135,14 @@ def _rows(x: Shape, r: Request) -> list[int]:
 
 
 def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
-    """Those that fit on chip; the smallest where none does, for the kernel then splits N."""
+    """Those that fit on chip; the smallest where none does, for the kernel then splits N. In 16 bits
+    the largest that fits: smaller ones leave tensor cores idle."""
     sizes = CHUNKS[r.target]
     if r.target == "torch":
         return list(sizes)
     sizes = tuple(c for c in sizes if c <= largest_chunk(r.target, x.item))
-    return [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    found = [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    return found[-1:] if x.item == 2 else found
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

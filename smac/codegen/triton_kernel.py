@@ -133,6 +133,12 @@ class Draft:
             return f"{self.scope.load(tensor.name, frame, 2, raw=True).text}.to(OP)"
         return self._operand(core, v.tail, frame, 2, cast=True)
 
+    def whole(self, value: str, frame: Frame) -> str:
+        """An operand [rows, columns] of a product, as it is loaded where it has no factors."""
+        found = factors_of(self.values[value], self.scope.known)
+        plain = found.vector == found.scalar == ONE
+        return self.core(value, frame) if plain else self.operand(value, frame)
+
     def weights(self, values: tuple[str, ...], t: Ix) -> tuple[str | None, str | None]:
         """What `core` leaves out of the operands `values`, multiplied: over rows t, and a number.
 

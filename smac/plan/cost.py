@@ -82,7 +82,7 @@ def _chunk_bytes(x: Shape, C: int) -> int:
     """Bytes in flight for one chunk on the torch target."""
     tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
     if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
-        tile = C * C * x.all_heads + 2 * C * x.all_heads * _channel_size(x)
+        tile = C * C * x.all_heads + 2 * C * x.all_heads * channel_size(x)
     state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
     return x.acc * x.batch * (tile + state + C * (_operands(x) + x.all_heads * x.p))
 
@@ -92,7 +92,7 @@ def _operands(x: Shape) -> int:
     return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
 
 
-def _channel_size(x: Shape) -> int:
+def channel_size(x: Shape) -> int:
     """Length of the mask's channel axis, or 1."""
     return {None: 1, "N": x.N, "P": x.P}[x.channel]
 
@@ -122,7 +122,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     levels = C.bit_length() - 1 if x.channel else 0
     if x.channel:
         passes = _DECAYS + _LEVELS * levels
-        inside = tokens * x.all_heads * (passes * _channel_size(x) + _WEIGHTS * C)
+        inside = tokens * x.all_heads * (passes * channel_size(x) + _WEIGHTS * C)
     else:
         inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
                                + _WEIGHTS * x.heads("QKL"))  # fmt: skip
@@ -147,7 +147,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
 def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> Work:
     """Blocks of rows; every operation of the mask's entry is a pass over the block."""
     more, unit = (_BACKWARD if back else 1), x.acc
-    wide = _channel_size(x)
+    wide = channel_size(x)
     entry = (_CHANNEL_ENTRY if x.channel else _ENTRY) * x.nodes * x.heads("L")
     inside = _SCORES * x.heads("QK") + wide * (entry + _WEIGHTS * x.heads("QKL"))
     tokens = x.batch * x.T
@@ -184,7 +184,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     traffic = [("operands", x.given * x.item * (2 if back else 1)), ("outputs", outputs)]
     entry_work = x.nodes + 2
     if order == "quadratic":
-        scalar = heads * entries(x, C, whole=True) * entry_work * _channel_size(x)
+        scalar = heads * entries(x, C, whole=True) * entry_work * channel_size(x)
         programs = heads * pieces * columns
         steps = _TILE_STEP * pieces * (0.5 if x.support.lower else 1.0)
     elif schedule == "tokens":

@@ -10,6 +10,7 @@ Non-goals: no sums of decays and no scores (triton_channels.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from smac.codegen.print_triton import Text
 from smac.codegen.triton_channels import CARRIED, LEVELS, OTHERS, end_of, sum_texts
@@ -74,7 +75,9 @@ def channel_sweep(host: Host, k: Kernel, name: str, targets: list[Target],
         x["read"] = identifier(read.out)
         x["stores"] = read_stores(d, read, targets, at, kept, 2)
     evenness(d, {contracted: "DC", kept: "BK"}, tail)
-    return d.finish("channel_sweep", x)
+    # Four warps hold a state of 128 × 64 beside the tiles of a chunk; wide types take twice as much.
+    many = f"8 if width({n_contracted}, op) > (128 if op.itemsize == 2 else 16) else 4"
+    return replace(d.finish("channel_sweep", x), warps=many)
 
 
 def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
@@ -87,8 +90,10 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     tail = value(k, carries[False].right).tail is not None
     d = _draft(host, k, name)
     t = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
-    side, across = Ix("o_c", 1, "m_c", 0, "BC"), Ix("o_o", 1, "m_o", 1, "BO")
+    # Tiles of the channel are loaded behind the loop over the other axis, those of stores last.
+    side, across = Ix("o_c", 1, "m_c", 2, "BC"), Ix("o_o", 1, "m_o", 1, "BO")
     tile: Frame = {"T": t, channel: side}
+    late: Frame = {"T": t, channel: replace(side, section=3)}
     n_other = length(other, tail)
     d.constants |= {"BO": f"columns({n_other}, op)", **DOT}
     by_side = {r.carry: r.out for r in k.reads}
@@ -110,13 +115,13 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     if grad is not None:
         lane = lane_of(k)
         found.append((grad, "decay"))
-        x["log"] = f"({d.number(str(lane.decay), tile, 2)} + tl.zeros([C, BC], ACC))"
-        x["reset"] = d.integer(lane.reset, tile, 2)
+        x["log"] = f"({d.number(str(lane.decay), late, 2)} + tl.zeros([C, BC], ACC))"
+        x["reset"] = d.integer(lane.reset, late, 2)
     x["outs"] = [(identifier(out), what) for out, what in found if identifier(out) != what]
     d.about = ", ".join(out for out, _ in found) + f", keeping {channel}, chunks in parallel."
     d.extra = {out: Text(f"b_{identifier(out)}") for out, _ in found}
-    x["stores"] = tile_stores(d, targets, tile, channel, 2)
-    return d.finish("channel_chunks", x, warps=8)
+    x["stores"] = tile_stores(d, targets, late, channel, 2)
+    return replace(d.finish("channel_chunks", x, warps=8), stages="1")
 
 
 def _draft(host: Host, k: Kernel, name: str) -> Draft:

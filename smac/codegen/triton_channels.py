@@ -11,7 +11,7 @@ Non-goals: no sweeps, no reads that keep the channel (triton_channel_reads.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smac.codegen.print_triton import real
 from smac.codegen.triton_kernel import FAR, Draft, owned_grid, value
@@ -168,7 +168,7 @@ def _scores(host: Host, k: Kernel, total: Sum, sums: str, wanted: list[Made]) ->
         x[w.what] = d.scope.address(made, {**at, "J": Ix("o_i", 1)} if pairs else at, 2)[0]
         for what, e in zip(("row", "column") if pairs else (w.what[:-1],), w.exprs, strict=True):
             x[what] = _operand(d, e, {"T": t, channel: side})
-    host.launch(d.finish("channel_scores", x))
+    host.launch(replace(d.finish("channel_scores", x, warps=8), stages="1"))
 
 
 def _operand(d: Draft, e: Expr, frame: Frame) -> str:

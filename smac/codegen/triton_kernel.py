@@ -63,7 +63,7 @@ class Launch:
     constants: tuple[tuple[str, str], ...]
     grid: tuple[str, ...]
     helpers: frozenset[str]
-    warps: int = 4
+    warps: int | str = 4
     stages: str = ""
 
 
@@ -172,6 +172,7 @@ class Draft:
             "grid": [(i, c) for i, c, _ in self.grid], "groups": groups, "head": self.head,
             "bases": scope.bases(), "inner_bases": scope.bases(inner=True),
             "before": scope.sections[0], "loop": scope.sections[1], "inner": scope.sections[2],
+            "late": scope.sections[3],
         }  # fmt: skip
         body = render(f"triton/{template}.py.jinja", k=context, x=x)
         found = set(re.findall(r"\bn_([A-Za-z]\w*)", body + counts)) - {"cuts"}

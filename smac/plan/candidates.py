@@ -80,7 +80,7 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
-    widest = 256 if x.item == 2 else 64
+    widest = 256 if x.item == 2 else 128
     if order == "chunked" and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
@@ -93,7 +93,7 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
         return ()
     widest = 128 if x.item == 2 else 64
     reason = missing
-    if reason is None and x.channel:
+    if x.channel:
         reason = f"takes no mask per {x.channel} on schedule 'chunks'; use schedule='sweep'"
     if reason is None and r.dtype == "float16":
         reason = "keeps states in memory in the operands' type, which float16 is too narrow for"

@@ -70,12 +70,13 @@ def channel_sweep(host: Host, k: Kernel, name: str, targets: list[Target],
     if read is not None:
         x["operand"] = scaled("columns" if carry.reverse else "rows")
         ends = Ix("o_i", 0, None, 0, "C"), Ix("o_j", 1, None, 0, "C")
-        pairs: Frame = {"C": chunk, **dict(zip("JI" if carry.reverse else "IJ", ends, strict=True))}
+        order = "JI" if carry.reverse else "IJ"
+        pairs: Frame = {"C": chunk, **dict(zip(order, ends, strict=True))}
         x["scores"] = d.scope.load(made["scores"], pairs, 2, raw=True).text
         x["read"] = identifier(read.out)
         x["stores"] = read_stores(d, read, targets, at, kept, 2)
     evenness(d, {contracted: "DC", kept: "BK"}, tail)
-    # Four warps hold a state of 128 × 64 beside the tiles of a chunk; wide types take twice as much.
+    # Four warps hold a state of 128 × 64 beside the tiles of a chunk; wide types take more room.
     many = f"8 if width({n_contracted}, op) > (128 if op.itemsize == 2 else 16) else 4"
     return replace(d.finish("channel_sweep", x), warps=many)
 
@@ -110,6 +111,7 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     if True in carries:
         x["adjoints"] = saved_state(d, carries[True], state, 0)
         x["a"] = d.operand(row, tile, cast=False)
+        x["end"] = end_of(d, made["sums"], channel, side, Ix("i_chunk"))
     found = [(by_side[c.name], "column" if c.reverse else "row")
              for c in k.carries if c.name in by_side]  # fmt: skip
     if grad is not None:

@@ -158,6 +158,8 @@ def _scores(host: Host, k: Kernel, total: Sum, sums: str, wanted: list[Made]) ->
     t = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
     side = Ix("o_c", 1, "m_c", 1, "BC")
     x: dict[str, object] = {"channel": channel, **sum_texts(d, sums, channel, side)}
+    if any(w.what == "columns" for w in wanted):
+        x["end"] = end_of(d, sums, channel, side, Ix("i_chunk"))
     x |= dict.fromkeys(("rows", "columns", "scores", "row", "column"))
     at: Frame = {"C": Ix("i_chunk"), "I": Ix("o_i", 0), channel: Ix("o_c", 1)}
     for w in wanted:
@@ -178,14 +180,13 @@ def _operand(d: Draft, e: Expr, frame: Frame) -> str:
 
 
 def sum_texts(d: Draft, sums: str, channel: str, side: Ix) -> dict[str, object]:
-    """Sums of a chunk's rows, those at its end, and those of the middles of blocks of its rows."""
+    """Sums of a chunk's rows, and those at the middles of blocks of them."""
     chunk: Mapping[str, Ix] = {"C": Ix("i_chunk")}
     middle: Frame = {**chunk, "I": Ix("o_middle", 0), channel: side}
     pointer, mask = d.scope.address(sums, middle, 2)
     rows: Frame = {**chunk, "I": Ix("o_i", 0, None, 0, "C"), channel: side}
     return {
         "sum": d.scope.load(sums, rows, 2, raw=True).text,
-        "end": end_of(d, sums, channel, side, chunk["C"]),
         "middle": pointer, "middle_mask": mask,
     }  # fmt: skip
 

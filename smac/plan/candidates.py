@@ -143,7 +143,10 @@ def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
     sizes = CHUNKS[r.target]
     if r.target == "torch":
         return list(sizes)
-    sizes = tuple(c for c in sizes if c <= largest_chunk(r.target, x.item))
+    most = largest_chunk(r.target, x.item)
+    if x.channel and x.item == 2 and most < x.T:
+        return [most]  # all of it is products of C rows, which Hopper wants 64 of
+    sizes = tuple(c for c in sizes if c <= most)
     return [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
 
 

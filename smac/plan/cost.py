@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from smac.plan.channel_work import channel_work
 from smac.plan.devices import Device
 from smac.plan.dots import dots, entries
 from smac.plan.shape import Shape
@@ -44,7 +45,8 @@ _TILE_STEP = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other."""
+    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other, in `swept`
+    programs where those are not all."""
 
     dots: tuple[Dot, ...]
     scalar: int
@@ -53,6 +55,7 @@ class Work:
     workspace: int
     programs: int = 0
     steps: float = 0.0
+    swept: int = 0
 
     @property
     def bytes(self) -> int:
@@ -101,6 +104,8 @@ def work(x: Shape, request: Request, device: Device, order: str, chunk: int, sch
     """What `request` takes in `order`, with pieces of `chunk`, on its target."""
     back = request.backward
     segment = segment_tokens(x, device, chunk, back)
+    if request.target == "triton" and order == "chunked" and x.channel:
+        return _triton_channel(x, back, chunk)
     found = dots(request, order, chunk, segment, schedule, x)
     if request.target == "triton":
         return _triton(x, back, order, chunk, schedule, found)
@@ -215,6 +220,17 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps)
 
 
+def _triton_channel(x: Shape, back: bool, C: int) -> Work:
+    """Kernels over all chunks at once, and sweeps that are left little to do."""
+    w = channel_work(x, back, C)
+    outputs = x.batch * x.T * x.all_heads * x.p * x.item
+    traffic = [("operands", x.given * x.item * (1 + back)), ("outputs", outputs)]
+    if back:
+        traffic.append(("gradients", x.given * x.item))
+    return Work(w.dots, w.scalar, (*traffic, *w.traffic), w.kernels, w.space, w.chunked, w.steps,
+                w.swept)  # fmt: skip
+
+
 # ---- time -----------------------------------------------------------------------------------
 
 
@@ -243,7 +259,7 @@ def _triton_seconds(
     idle = math.ceil(waves) / waves
     share = _GPU_DOTS * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if request.backward else 1)
     step = device.step if w.dots else device.token  # only the token kernel has no dots
-    turns = math.ceil(w.programs / (device.units * _RESIDENT)) if w.programs else 0
+    turns = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
     return {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,

@@ -78,7 +78,7 @@ def _note_states(host: Host, k: Kernel) -> None:
         for name in (c.initial, c.final, c.saves, c.restores):
             if name is not None and tail:
                 host.extra_columns[name] = 1
-        for name in (c.final, c.saves):
+        for name in (c.final, c.saves, c.met):
             if name is not None:
                 host.ensure(name)
 

@@ -239,15 +239,19 @@ def sides_texts(contracted: str, kept: str, tail: bool, reverse: bool) -> dict[s
 
 def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str, str | None]:
     """Pointers to the states of `lane` that a walk starts from, ends with and saves."""
-    over = {"N": Ix("o_c", 0), "P": Ix("o_k", 1)} if contracted == "N" else {
-        "P": Ix("o_c", 0), "N": Ix("o_k", 1)}  # fmt: skip
+    kept = "P" if contracted == "N" else "N"
+    over = {contracted: Ix("o_c", 0), kept: Ix("o_k", 1)}
     frame = {**over, "C": Ix("i_chunk", section=1)} | ({"R": Ix(str(lane))} if lane else {})
 
     def pointer(name: str | None) -> str | None:
         return None if name is None else d.scope.address(name, frame, 2)[0]
 
+    met = None
+    if carry.against is not None and carry.met is not None:
+        column = {a: x for a, x in frame.items() if a != contracted} | {kept: Ix("o_k", 0, "m_k", 0)}
+        met = d.scope.address(carry.met, column, 1)[0]
     return {"initial": pointer(carry.initial), "final": pointer(carry.final),
-            "saves": pointer(carry.saves)}  # fmt: skip
+            "saves": pointer(carry.saves), "against": pointer(carry.against), "met": met}  # fmt: skip
 
 
 def lane_texts(d: Draft, lane: LaneIR, frame: Frame, rank: int, reverse: bool) -> dict[str, object]:

@@ -4,7 +4,7 @@
 
 dQ reads the product K ⊗ V that Y reads; dK and dV read Q ⊗ dY in reverse. `together` puts all of it
 into one reverse walk (after one that saves states); `apart` gives each read a kernel of its own;
-`parallel` sweeps for the states alone and then reads every chunk by itself.
+`parallel` sweeps for the states alone and then reads every chunk by itself, in two kernels.
 
 Non-goals: no order (an `Order` makes the kernels), no target.
 """
@@ -39,7 +39,7 @@ def together(order: Order) -> Backward:
     p = order.parts
     dy = cotangent(p)
     reads = (*((READ_Y,) if needs_y(dy) or stores_need_y(p) else ()), READ_DQ, READ_DK, READ_DV)
-    kv, qg = carries(p)
+    kv, qg = carries_of(p)
     steps: list[Step] = []
     scratch: tuple[Buffer, ...] = ()
     if order.stateful:
@@ -67,7 +67,7 @@ def apart(order: Order) -> Backward:
         point, dy, buffers = materialised(p, dy)
         steps.append(point)
         scratch += buffers
-    kv, qg = carries(p)
+    kv, qg = carries_of(p)
     saves = order.stateful and bool(order.mask_uses())
     first = replace(kv, saves="saved.KV" if saves else None)
     last = replace(qg, saves="saved.QG" if saves else None)
@@ -100,32 +100,39 @@ def apart(order: Order) -> Backward:
 
 
 def parallel(order: Order) -> Backward:
-    """States of both sweeps first; then one kernel takes every chunk by itself and reads it all."""
+    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the mask's
+    gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []
     scratch: list[Buffer] = []
-    reads: tuple[Read, ...] = (READ_DQ, READ_DK, READ_DV)
+    reads: tuple[Read, ...] = (READ_DV,)
     if needs_y(dy):
         y, buffers = raw_output(order)
         point, dy, more = materialised(p, dy)
         steps += [y, point]
         scratch += [*buffers, *more]
     elif stores_need_y(p):
-        reads = (READ_Y, *reads)
-    kv, qg = carries(p)
+        reads = (READ_Y, READ_DV)
+    kv, qg = carries_of(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
+    sweep = replace(qg, saves="saved.QG")
+    carries = (replace(kv, initial=None, restores="saved.KV"),
+               replace(qg, initial=None, final=None, restores="saved.QG"))  # fmt: skip
+    if order.mask_uses():  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
+        states.append(Buffer("met", (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
+        sweep = replace(sweep, against="saved.KV", met="met")
+        carries = (carries[0], replace(carries[1], met="met"))
     steps += [
         order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
-        order.kernel("adjoints", (p.q, dy), (replace(qg, saves="saved.QG"),), reverse=True),
+        order.kernel("adjoints", (p.q, dy), (sweep,), reverse=True),
     ]
-    main = order.kernel(
-        "backward", (p.q, p.k, p.v, dy),
-        (replace(kv, initial=None, restores="saved.KV"),
-         replace(qg, initial=None, final=None, restores="saved.QG")),
-        reads, mask_grads=True,
-    )  # fmt: skip
-    steps.append(replace(main, stores=input_stores(order)))
+    operands = (p.q, p.k, p.v, dy)
+    wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
+    deep = order.kernel("grad_qk", operands, carries, (READ_DQ, READ_DK))
+    ours = frozenset(("d.Q", "d.K"))
+    steps += [replace(wide, stores=input_stores(order, without=ours)),
+              replace(deep, stores=input_stores(order, only=ours))]  # fmt: skip
     return Backward(tuple(steps), (*scratch, *states))
 
 
@@ -135,7 +142,7 @@ def raw_output(order: Order) -> tuple[Kernel, tuple[Buffer, ...]]:
     buffers = [Buffer("Y", p.y_axes, "acc", "scratch")]
     if p.reads_z:
         buffers.append(Buffer("Z", _without_p(p.y_axes), "acc", "scratch"))
-    kv, _ = carries(p)
+    kv, _ = carries_of(p)
     k = order.kernel("output", (p.q, p.k, p.v), (kv,), (READ_Y,))
     stores = tuple(Store(b.name, Name(b.name), b.axes) for b in buffers)
     return replace(k, stores=stores), tuple(buffers)
@@ -151,15 +158,18 @@ def output_stores(p: Parts) -> tuple[Store, ...]:
     return tuple(Store(n, e, output_axes(p, e)) for n, e in p.spec.output)
 
 
-def input_stores(order: Order) -> tuple[Store, ...]:
-    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x."""
+def input_stores(order: Order, only: frozenset[str] | None = None,
+                 without: frozenset[str] = frozenset()) -> tuple[Store, ...]:  # fmt: skip
+    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x: those uses whose d is
+    `only` one of some, or all `without` some."""
     p = order.parts
-    uses: list[tuple[Expr, Expr, tuple[str, ...]]] = [
+    uses: list[tuple[Name, Expr, tuple[str, ...]]] = [
         (Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output
     ]
     uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
     of_mask = {n for n, _ in order.mask_uses()}
     uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
+    uses = [u for u in uses if u[0].id not in without and (only is None or u[0].id in only)]
     stores = []
     for i in p.spec.inputs:
         if i.name in p.integers:
@@ -168,7 +178,7 @@ def input_stores(order: Order) -> tuple[Store, ...]:
         for grad, e, axes in uses:
             if i.name not in names(e):
                 continue
-            infinite = isinstance(grad, Name) and grad.id in of_mask
+            infinite = grad.id in of_mask
             term = chain(grad, diff(e, Name(i.name)), infinite)
             if term != ZERO:
                 by_axes.setdefault(canonical(p.spec, {*axes, *i.axes}), []).append(term)
@@ -185,7 +195,7 @@ def stores_need_y(p: Parts) -> bool:
     )  # fmt: skip
 
 
-def carries(p: Parts) -> tuple[Carry, Carry]:
+def carries_of(p: Parts) -> tuple[Carry, Carry]:
     """K ⊗ V, and Q ⊗ dY in reverse, with the op's states where they were asked for."""
     if not p.state:
         return Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)

@@ -19,7 +19,7 @@ from smac.lower.adjoint import (
     READ_DV,
     READ_Y,
     Backward,
-    carries,
+    carries_of,
     input_stores,
     materialised,
     per_head,
@@ -41,7 +41,7 @@ def by_channel(order: Order) -> Backward:
     """Sweeps for reads that contract the channel, then one kernel for all that keep it."""
     p = order.parts
     dy = cotangent(p)
-    kv, qg = carries(p)
+    kv, qg = carries_of(p)
     saving = {c.name: replace(c, saves=f"saved.{c.name}") for c in (kv, qg)}
     restored = {c.name: replace(c, initial=None, final=None, saves=None, restores=f"saved.{c.name}")
                 for c in (kv, qg)}  # fmt: skip

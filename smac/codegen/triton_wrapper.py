@@ -21,7 +21,7 @@ from smac.ir import Buffer, Kernel, Program, Store, Value
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
-    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch|rows)_\w+|op|acc|device|torch|triton|tl|pad|"
+    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|first|TYPES|PRECISION|prefix_sums|scan_ids|fold_lags|cut_sums|far|heads_each|"
     r"(forward|backward)\w*)"
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from smac.plan.channel_work import channel_work
 from smac.plan.devices import Device
 from smac.plan.dots import dots, entries
 from smac.plan.shape import Shape
@@ -43,17 +44,18 @@ VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
 _KERNELS, _BACKWARD_KERNELS = 1, 4
 #: A chunk of a sweep that makes states alone, against one that reads them.
 _STATE_STEP = 0.55
-#: Operations for each node of an entry of the quadratic order: sums of decays in float64 among them.
+#: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
 _ENTRY_OPS = 10
-#: A tile of the quadratic order against a chunk of a sweep, and each node of its entry: they are not
-#: pipelined, and a sum of decays is two loads in float64 and an exp.
+#: A tile of the quadratic order against a chunk of a sweep, and each node of its entry: they are
+#: not pipelined, and a sum of decays is two loads in float64 and an exp.
 _TILE_STEP, _NODE_STEP = 2.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other; `before` must
-    end first, and is no part of the other figures."""
+    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other, in `swept`
+    programs where those are not all; `before` must end first, and is no part of the other figures.
+    """
 
     dots: tuple[Dot, ...]
     scalar: int
@@ -62,6 +64,7 @@ class Work:
     workspace: int
     programs: int = 0
     steps: float = 0.0
+    swept: int = 0
     before: Work | None = None
 
     @property
@@ -102,7 +105,7 @@ def _chunk_bytes(x: Shape, C: int) -> int:
     """Bytes in flight for one chunk on the torch target."""
     tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
     if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
-        tile = C * C * x.all_heads + 2 * C * x.all_heads * _channel_size(x)
+        tile = C * C * x.all_heads + 2 * C * x.all_heads * channel_size(x)
     state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
     return x.acc * x.batch * (tile + state + C * (_operands(x) + x.all_heads * x.p))
 
@@ -112,7 +115,7 @@ def _operands(x: Shape) -> int:
     return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
 
 
-def _channel_size(x: Shape) -> int:
+def channel_size(x: Shape) -> int:
     """Length of the mask's channel axis, or 1."""
     return {None: 1, "N": x.N, "P": x.P}[x.channel]
 
@@ -121,6 +124,8 @@ def work(x: Shape, request: Request, device: Device, order: str, chunk: int, sch
     """What `request` takes in `order`, with pieces of `chunk`, on its target."""
     back = request.backward
     segment = segment_tokens(x, device, chunk, back)
+    if request.target == "triton" and order == "chunked" and x.channel:
+        return _triton_channel(x, back, chunk)
     found = dots(request, order, chunk, segment, schedule, x)
     if request.target == "triton":
         return _triton(x, back, order, chunk, schedule, found)
@@ -142,7 +147,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     levels = C.bit_length() - 1 if x.channel else 0
     if x.channel:
         passes = _DECAYS + _LEVELS * levels
-        inside = tokens * x.all_heads * (passes * _channel_size(x) + _WEIGHTS * C)
+        inside = tokens * x.all_heads * (passes * channel_size(x) + _WEIGHTS * C)
     else:
         inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
                                + _WEIGHTS * x.heads("QKL"))  # fmt: skip
@@ -167,7 +172,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
 def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> Work:
     """Blocks of rows; every operation of the mask's entry is a pass over the block."""
     more, unit = (_BACKWARD if back else 1), x.acc
-    wide = _channel_size(x)
+    wide = channel_size(x)
     entry = (_CHANNEL_ENTRY if x.channel else _ENTRY) * x.nodes * x.heads("L")
     inside = _SCORES * x.heads("QK") + wide * (entry + _WEIGHTS * x.heads("QKL"))
     tokens = x.batch * x.T
@@ -204,7 +209,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     traffic = [("operands", x.given * x.item * (2 if back else 1)), ("outputs", outputs)]
     entry_work = x.nodes + 2
     if order == "quadratic":
-        scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * _channel_size(x)
+        scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * channel_size(x)
         programs = heads * pieces * columns
         steps = (_TILE_STEP + _NODE_STEP * x.nodes) * pieces * C / 64
         steps *= 0.5 if x.support.lower else 1.0  # on average
@@ -234,6 +239,17 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         traffic.append(("per-head gradients and states", 2 * space))
     kernels = _BACKWARD_KERNELS if back else _KERNELS
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps)
+
+
+def _triton_channel(x: Shape, back: bool, C: int) -> Work:
+    """Kernels over all chunks at once, and sweeps that are left little to do."""
+    w = channel_work(x, back, C)
+    outputs = x.batch * x.T * x.all_heads * x.p * x.item
+    traffic = [("operands", x.given * x.item * (1 + back)), ("outputs", outputs)]
+    if back:
+        traffic.append(("gradients", x.given * x.item))
+    return Work(w.dots, w.scalar, (*traffic, *w.traffic), w.kernels, w.space, w.chunked, w.steps,
+                w.swept)  # fmt: skip
 
 
 # ---- time -----------------------------------------------------------------------------------
@@ -268,7 +284,7 @@ def _triton_seconds(
     back = request.backward
     share = _DOTS[schedule] * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
     step = device.step if schedule != "tokens" else device.token
-    turns = math.ceil(w.programs / (device.units * _RESIDENT)) if w.programs else 0
+    turns = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,

@@ -20,6 +20,8 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
     ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
+    ("gla", "chunked", ("forward_sums", "forward_scores", "forward_kernel", "backward_states",
+                        "backward_grad_v", "backward_chunks")),
 )  # fmt: skip
 
 

@@ -52,6 +52,15 @@ print(c.cells()["retnet-chunked-float64"]())
     assert float(done.stdout) > 1e-3
 
 
+def test_plans_count_the_products_of_a_mask_per_channel() -> None:
+    """Flops of a plan are what `tl.dot` multiplies, forward and backward."""
+    done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "flops_triton.py")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 8, done.stderr[-2000:]
+    assert all(x["done"] == x["planned"] > 0 for x in found), found
+
+
 @pytest.mark.parametrize("order", ["chunked", "quadratic"])
 def test_rendered_text_is_tidy(order: str) -> None:
     """Lines of at most 100 columns, no family named, 64-bit program indices."""

@@ -75,7 +75,8 @@ LARGE = (
     # Narrow states: compilers have gone wrong where a side of a dot is shorter than 64. Heads
     # enough that the errors of gradients a head are a statistic.
     *(("ssd", order, {"B": 1, "T": 330, "H": 64, "G": 2, "N": n, "P": p})
-      for order in ("chunked", "chunks", "quadratic") for n, p in ((16, 64), (64, 16), (32, 64), (16, 16))),
+      for order in ("chunked", "chunks", "quadratic")
+      for n, p in ((16, 64), (64, 16), (32, 64), (16, 16))),
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),

@@ -145,7 +145,7 @@ def cells() -> dict[str, Callable[[], float]]:
         made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
 
     for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
-        wide = ("gla", "rwkv6", "channel_p", "channel_groups")
+        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1")
         for order in orders:
             short = {"T": 19} if spec in wide and order != "chunked" else {}
             more = MANY if (spec, order) in CROWDED else {}

@@ -106,6 +106,15 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
              y="tanh(Y) + v"), ("chunked",)),
     "channel_constant": (
         spec("decay(gamma)", 'gamma = "H N"\n', mask_axes="TSN", y="Y * silu(v)"), ("chunked",)),
+    "hgrn": (
+        spec("semiseparable(log_decay = f)", 'f = "B T H P"\n', mask_axes="TSP",
+             inputs='q = "B T H"\nv = "B T H P"\n').replace('K = "k"', 'K = "1"').replace(
+            '"v"', '"(1 - exp(f)) * v"'), ("chunked",)),
+    "mamba1": (
+        spec("semiseparable(log_decay = -exp(A) * softplus(d))",
+             'A = "H N"\nd = "B T H"\nD = "H"\n', mask_axes="TSN", y="Y + D * v",
+             inputs='q = "B T N"\nk = "B T N"\nv = "B T H"\n').replace(
+            'V = "v"', 'V = "softplus(d) * v"'), ("chunked", "linear")),
     "fourier": (spec("fourier('cos')"), ("quadratic",)),
     "formula": (
         spec("entry('where(t >= s, where(mod(t - s, 3) == 0, exp(-(t - s) / 8), 0.25), 0)')"),

@@ -91,6 +91,10 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         spec("row(r) * semiseparable(log_decay = g)", 'g = "B T G N"\nr = "B T H"\n',
              mask_axes="TSN", axes='G = "group of H"',
              inputs='q = "B T G N"\nk = "B T G N"\nv = "B T H P"\n'), ("chunked", "linear")),
+    "channel_of_groups": (
+        spec("semiseparable(log_decay = g)", 'g = "T G N"\n', mask_axes="TSN",
+             axes='G = "group of H"', y="Y * sigmoid(v)",
+             inputs='q = "B T G N"\nk = "B T G N"\nv = "B T H P"\n'), ("chunked",)),
     "channel_shared": (
         spec("semiseparable(log_decay = f)", 'f = "T P"\n', mask_axes="TSP",
              axes='G = "group of H"\nF = "group of H"',

@@ -91,6 +91,26 @@ def test_states_need_generators_and_an_order_that_keeps_them() -> None:
     assert ("quadratic", "keeps no state between calls") in p.illegal
 
 
+def test_a_mask_per_channel_says_how_it_is_chunked() -> None:
+    p = plan("gla", backward=True, sizes={"B": 8})
+    assert (p.order, p.chunk, p.chosen.schedule) == ("chunked", 64, "sweep")
+    assert dict(p.illegal)["chunked (chunks)"] == (
+        "takes no mask per N on schedule 'chunks'; use schedule='sweep'"
+    )
+    text = p.explain()
+    assert "mask    semiseparable(g): generators of rank 1, lower triangular, one per N" in text
+    assert {n for n, _ in p.chosen.traffic} >= {"decays", "operands and scores", "states"}
+    assert {d.name for d in p.chosen.dots} == {
+        "level scores", "state", "QdY state", "dV read", "dV intra", "dscores", "dQ read",
+        "dK read", "inside"}  # fmt: skip
+    with pytest.raises(PlanError, match=r"takes no mask per N on schedule 'chunks'"):
+        plan("gla", order="chunked", schedule="chunks")
+    # Short sequences take smaller chunks; long ones, in 16 bits, only those of 64.
+    assert {c.chunk for c in plan("gla", order="chunked", sizes={"T": 40}).candidates} == {16, 32}
+    assert {c.chunk for c in plan("gla", order="chunked", dtype="float32",
+                                  sizes={"N": 64, "T": 4096}).candidates} == {32}  # fmt: skip
+
+
 def test_what_triton_lacks_is_listed_and_said() -> None:
     assert dict(plan("gla", sizes={"N": 300}).illegal)["chunked"] == (
         "takes a channel N of at most 256 in bfloat16 on target triton, found 300: "

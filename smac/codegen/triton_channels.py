@@ -170,7 +170,7 @@ def _scores(host: Host, k: Kernel, total: Sum, sums: str, wanted: list[Made]) ->
         x[w.what] = d.scope.address(made, {**at, "J": Ix("o_i", 1)} if pairs else at, 2)[0]
         for what, e in zip(("row", "column") if pairs else (w.what[:-1],), w.exprs, strict=True):
             x[what] = _operand(d, e, {"T": t, channel: side})
-    host.launch(replace(d.finish("channel_scores", x, warps=8), stages="1"))
+    host.launch(replace(d.finish("channel_scores", x), stages="1"))
 
 
 def _operand(d: Draft, e: Expr, frame: Frame) -> str:

@@ -40,7 +40,8 @@ SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk
 MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
            ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"),
-           ("channel_groups", "chunked"), ("channel_shared", "chunked"))  # fmt: skip
+           ("channel_groups", "chunked"), ("channel_shared", "chunked"),
+           ("channel_of_groups", "chunked"))  # fmt: skip
 
 
 def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]:
@@ -151,7 +152,7 @@ def cells() -> dict[str, Callable[[], float]]:
         made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
 
     for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
-        wide = ("gla", "rwkv6", "channel_p", "channel_groups")
+        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1")
         for order in orders:
             short = {"T": 19} if spec in wide and order != "chunked" else {}
             more = MANY if (spec, order) in CROWDED else {}

@@ -22,7 +22,7 @@ from triton.runtime.interpreter import InterpreterBuilder
 import smac
 
 #: Whole tiles of float32, so that nothing is padded but the last chunk.
-SIZES = {"B": 2, "T": 70, "H": 4, "G": 2, "N": 32, "P": 64}
+SIZES = {"B": 1, "T": 40, "H": 2, "G": 1, "N": 32, "P": 64}
 CASES = {"gla": "gla", "per value": SPECS["channel_p"][0], "groups": SPECS["channel_groups"][0],
          "gated": SPECS["channel_gated"][0]}  # fmt: skip
 

@@ -37,11 +37,10 @@ class Exact:
 
     def __call__(self, *, initial_state: Any = None, return_state: bool = False,
                  cu_seqlens: Any = None, **inputs: Any) -> Any:  # fmt: skip
-        if cu_seqlens is not None:
-            raise PlanError("cu_seqlens are not supported yet")
         low = operand_dtype(self.spec, inputs)
         acc = torch.promote_types(low, torch.float32)
-        made = reference(self.spec, inputs, initial_state=initial_state, return_state=return_state)
+        made = reference(self.spec, inputs, initial_state=initial_state, return_state=return_state,
+                         cu_seqlens=cu_seqlens)  # fmt: skip
         y, state = made if return_state else (made, None)
         if self.wrong is not None:
             y, state = self.wrong(y, state, inputs, initial_state)

@@ -201,7 +201,8 @@ def _totals(host: Host, d: Draft, found: Sorted, stored: tuple[Store, ...],
     stores = []
     for i, (buffer, e, side) in enumerate(found.totals):
         frame = {"T": _T, side: _SIDES[side]}
-        bare = isinstance(e, Name) and side == "N" and sum(e.id in names(s.expr) for s in stored) == 1
+        alone = isinstance(e, Name) and sum(e.id in names(s.expr) for s in stored) == 1
+        bare = alone and side == "N"
         texts.append({"i": i, "text": None if bare else real(d.show(e, frame, 2)),
                       "width": _WIDTHS[side], "stage": _stage(e, own),
                       "of": e.id if isinstance(e, Name) and bare else None})  # fmt: skip

@@ -19,8 +19,6 @@ def why_not_packed(r: Request) -> str | None:
     """Why the request's spec cannot run packed sequences, or None."""
     if not r.packed:
         return None
-    if r.target == "triton":
-        return "target triton does not take them yet; use target='torch'"
     if r.size("B") != 1:
         return f"found B = {r.size('B')}; expected B = 1, sequences behind one another along T"
     if SEQ in {*r.spec.batch, *r.spec.groups}:

@@ -240,7 +240,8 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
     start += [] if d.inside else ends
     if g.pattern != "entry":
         start.append(f"b_total = {zeros}")
-    return {**x, "inside": d.inside, "enter": ends, "gather": lines, "start": "\n".join("    " + s for s in start)}
+    return {**x, "inside": d.inside, "enter": ends, "gather": lines,
+            "start": "\n".join("    " + s for s in start)}  # fmt: skip
 
 
 def _plain(d: Draft, tensor: str, text: str, frame: Frame) -> StoreText:

@@ -101,8 +101,8 @@ def apart(order: Order) -> Backward:
 
 
 def parallel(order: Order) -> Backward:
-    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the mask's
-    gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
+    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the
+    mask's gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []

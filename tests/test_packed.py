@@ -326,3 +326,25 @@ def test_orders_that_keep_no_sequences_apart_are_refused() -> None:
         op(**packed_inputs(op.spec, ENDS), cu_seqlens=torch.tensor(ENDS))
     assert str(e.value) == ("toeplitz: order='linear' FFT convolves along all of T and keeps no "
                             "packed sequences apart")  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "order"), [
+    ("packed_ssd", "chunked"), ("retnet", "linear"), ("ssd", "quadratic"),
+    ("toeplitz", "quadratic"), ("gla", "chunked"),
+])  # fmt: skip
+def test_nothing_waits_for_values_off_the_cpu(name: str, order: str,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without values have none to read: both programs run on them from end to end."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # knows no meta
+    state = order != "quadratic"
+    op = smac.compile(name, target="torch", order=order)
+    x = {n: v.detach().to("meta").requires_grad_(v.is_floating_point())
+         for n, v in packed_inputs(op.spec, (0, 60)).items()}  # fmt: skip
+    ends = torch.zeros(5, dtype=torch.int32, device="meta")
+    made = op(**x, cu_seqlens=ends, return_state=state)
+    outs = [made[0], made[1].S] if state else [made]
+    assert outs[0].shape == (1, 60, 4, 2)
+    grads = torch.autograd.grad(outs, floats(x), [torch.zeros_like(y) for y in outs])
+    assert [g.shape for g in grads] == [v.shape for v in floats(x)]
+    with pytest.raises(RuntimeError, match="meta"):
+        ends.tolist()  # what would have happened

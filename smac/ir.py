@@ -106,6 +106,9 @@ class Carry:
     under Lᵀ. `initial`/`final` name state buffers or None; `saves` a scratch buffer that keeps the
     state with which the sweep enters each segment of the walk (axes batch, "C" for segments in
     order of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
+    `against` names states that another carry saved: where the sweep enters a segment, their product
+    with its own, summed over N, goes to the buffer `met` (axes batch, "C", H, R, P); a carry with
+    `met` and `restores` reads it there.
     """
 
     name: str
@@ -116,6 +119,8 @@ class Carry:
     final: str | None = None
     saves: str | None = None
     restores: str | None = None
+    against: str | None = None
+    met: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ MASKS = {
     "both ways": ("semiseparable(log_decay = g) + strict(transpose(decay(exp(w))))", "TS"),
     "sum": ("row(u) * semiseparable(log_decay = g) * document(ids) + decay(exp(w))", "TS"),
     "per channel": ("semiseparable(log_decay = gn)", "TSN"),
+    "per value": ("semiseparable(log_decay = gp)", "TSP"),
 }
 AXES = {"g": "B T H", "u": "B T H", "h": "H W", "M": "H T S", "ids": "B T", "w": "H",
-        "gn": "B T H N"}  # fmt: skip
+        "gn": "B T H N", "gp": "B T H P"}  # fmt: skip
 
 
 def spec_of(mask: str, letters: str = "TS", q: str = "B T H N", y: str = "Y",
@@ -53,7 +54,7 @@ def packed_inputs(spec: smac.Spec, ends: tuple[int, ...], seed: int = 0,
     found = draw(spec, seed=seed, B=1, T=ends[-1], **sizes)
     if spec.name == "m":
         with torch.no_grad():
-            for n in found.keys() & {"g", "gn", "w"}:
+            for n in found.keys() & {"g", "gn", "gp", "w"}:
                 found[n].copy_(-found[n].abs())
     return found
 
@@ -105,7 +106,7 @@ def test_masks_count_from_where_a_sequence_starts(name: str) -> None:
     spec = spec_of(*MASKS[name])
     x = packed_inputs(spec, ENDS)
     agree(smac.compile(spec, target="torch", order="quadratic", chunk=16), x, ENDS, state=False)
-    if name in ("sum", "per channel"):
+    if name in ("sum", "per channel", "per value"):
         agree(smac.compile(spec, target="torch", order="chunked", chunk=16), x, ENDS, state=True)
 
 

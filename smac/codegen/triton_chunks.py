@@ -175,13 +175,15 @@ def _factor(d: Draft, operand: str) -> str | None:
 
 def _lanes(d: Draft, k: Kernel, forward: Carry, reverse: Carry | None) -> list[dict[str, object]]:
     state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk")}
-    part: Frame = {**state, "N": Ix("o_m", 0)}
+    column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk")}
     bare = replace(forward, initial=None, final=None, saves=None)
     lanes = lanes_texts(d, k, bare, "N", {"T": _T})
     for i, (lane, text) in enumerate(zip(k.lanes, lanes, strict=True)):
         text["states"] = saved_state(d, forward, state, i)
         text["adjoints"] = None if reverse is None else saved_state(d, reverse, state, i)
-        text["parts"] = [saved_state(d, c, part, i) for c in (forward, reverse) if c is not None]
+        if reverse is not None and reverse.met is not None:
+            at = {**column, "R": Ix(str(i))} if i else column
+            text["met"] = d.scope.address(reverse.met, at, 1)[0]
         grad = next((g for g in k.lane_grads if g.lane == i), None)
         text["grads"] = None if grad is None else {
             n: None if o is None else identifier(o)
@@ -212,8 +214,8 @@ def _totals(host: Host, d: Draft, found: Sorted, stored: tuple[Store, ...],
     stores = []
     for i, (buffer, e, side) in enumerate(found.totals):
         frame = {"T": _T, side: _SIDES[side]}
-        alone = isinstance(e, Name) and sum(e.id in names(s.expr) for s in stored) == 1
-        bare = alone and side == "N"
+        readers = sum(e.id in names(s.expr) for s in stored) if isinstance(e, Name) else 0
+        bare = side == "N" and readers == 1
         texts.append({"i": i, "text": None if bare else real(d.show(e, frame, 2)),
                       "width": _WIDTHS[side], "stage": _stage(e, own),
                       "of": e.id if isinstance(e, Name) and bare else None})  # fmt: skip

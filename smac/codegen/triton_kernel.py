@@ -65,7 +65,7 @@ class Launch:
     constants: tuple[tuple[str, str], ...]
     grid: tuple[str, ...]
     helpers: frozenset[str]
-    warps: int = 4
+    warps: int | str = 4
     stages: str = ""
 
 
@@ -137,6 +137,12 @@ class Draft:
             return f"{self.scope.load(tensor.name, frame, 2, raw=True).text}.to(OP)"
         return self._operand(core, v.tail, frame, 2, cast=True)
 
+    def whole(self, value: str, frame: Frame) -> str:
+        """An operand [rows, columns] of a product, as it is loaded where it has no factors."""
+        found = factors_of(self.values[value], self.scope.known)
+        plain = found.vector == found.scalar == ONE
+        return self.core(value, frame) if plain else self.operand(value, frame)
+
     def weights(self, values: tuple[str, ...], t: Ix) -> tuple[str | None, str | None]:
         """What `core` leaves out of the operands `values`, multiplied: over rows t, and a number.
 
@@ -175,6 +181,7 @@ class Draft:
             "packed": packed,
             "bases": scope.bases(), "inner_bases": scope.bases(inner=True),
             "before": scope.sections[0], "loop": scope.sections[1], "inner": scope.sections[2],
+            "late": scope.sections[3],
         }  # fmt: skip
         body = render(f"triton/{template}.py.jinja", k=context, x=x)
         found = set(re.findall(r"\bn_([A-Za-z]\w*)", body + counts)) - {"cuts"}

@@ -2,7 +2,7 @@
 
 A frame says how an axis is indexed at one place of a kernel: by a program's scalar, along the rows
 or columns of a tile, or by a whole tile of positions. A tensor is loaded at its own rank, once in
-a section (before the loop, in it), and broadcast where it is used.
+a section (before the loop, in it, behind it), and broadcast where it is used.
 
 Non-goals: no knowledge of kernels or masks.
 """
@@ -100,7 +100,7 @@ class Scope:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     sizes: set[str] = field(default_factory=set)
     helpers: set[str] = field(default_factory=set)
-    sections: list[list[Load]] = field(default_factory=lambda: [[], [], []])
+    sections: list[list[Load]] = field(default_factory=lambda: [[], [], [], []])
     _made: dict[tuple[object, ...], Load] = field(default_factory=dict)
 
     def use(self, name: str) -> Tensor:

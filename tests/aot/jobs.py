@@ -23,11 +23,14 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
     ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
+    ("gla", "chunked", ("forward_sums", "forward_scores", "forward_kernel", "backward_states",
+                        "backward_grad_v", "backward_chunks")),
     ("packed ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
                                      "backward_grad_mask_lane")),
     ("packed ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v")),
     ("packed toeplitz", "quadratic", ("forward_kernel", "backward_grad_mask_lag_0")),
     ("packed gla", "linear", ("backward_grad_mask_lane",)),
+    ("packed gla", "chunked", ("forward_scores", "backward_chunks")),
 )  # fmt: skip
 
 

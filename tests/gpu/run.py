@@ -27,10 +27,38 @@ sys.path.insert(0, str(ROOT))
 RECORD = HERE / "verified.json"
 
 ORDERS = {
-    "ssd": ("chunked", "quadratic", "linear"), "packed_ssd": ("chunked", "quadratic"),
+    "ssd": ("chunked", "chunks", "quadratic", "linear"),
+    "packed_ssd": ("chunked", "chunks", "quadratic"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "quadratic", "linear"), "toeplitz": ("quadratic",),
-    "multiscale": ("quadratic",), "gla": ("linear", "quadratic"),
+    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
+    "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
+}  # fmt: skip
+_PER_CHANNEL = """smac = 1
+name = "{name}"
+[axes]
+G = "group of H"
+[inputs]
+q = "B T {heads} N"
+k = "B T {heads} N"
+v = "B T H P"
+g = "B T {gate}"
+[contraction]
+equation = "TN,SN,SP,{mask}->TP"
+Q = "{Q}"
+K = "k"
+V = "v"
+L = "semiseparable(log_decay = logsigmoid(g))"
+[output]
+y = "{y}"
+"""
+#: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
+#: of a group, with a normaliser.
+MORE = {"per_value": ("chunked", "linear", "quadratic"), "grouped_gla": ("chunked",)}
+TEXTS = {
+    "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
+                                     Q="q / sqrt(size(N))", y="silu(Y)"),
+    "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
+                                       Q="exp(q)", y="Y / maximum(abs(Z), 1)"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
@@ -39,17 +67,27 @@ SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
+    ("ssd", "chunks", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
+    ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
+    ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
+    ("multiscale", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("linear_attention", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("toeplitz", "quadratic", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     # Narrow states: compilers have gone wrong where a side of a dot is shorter than 64. Heads
     # enough that the errors of gradients a head are a statistic.
     *(("ssd", order, {"B": 1, "T": 330, "H": 64, "G": 2, "N": n, "P": p})
-      for order in ("chunked", "quadratic") for n, p in ((16, 64), (64, 16), (32, 64), (16, 16))),
+      for order in ("chunked", "chunks", "quadratic")
+      for n, p in ((16, 64), (64, 16), (32, 64), (16, 16))),
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
+    *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 128, 128), (520, 256, 512), (330, 64, 64), (330, 16, 128),
+                      (330, 128, 16), (330, 32, 15))),
+    *(("per_value", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 128, 128), (330, 16, 256), (330, 64, 16))),
 )
 #: Packed sequences, an empty one and one of a token among them: spec, order, schedule, states.
 PACKED = (
@@ -58,6 +96,7 @@ PACKED = (
     ("packed_ssd", "chunked", "sweep", True), ("packed_ssd", "quadratic", "auto", False),
     ("linear_attention", "chunked", "sweep", True), ("multiscale", "chunked", "sweep", True),
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
+    ("gla", "chunked", "sweep", True),
     ("toeplitz", "quadratic", "auto", False),
 )
 ENDS = (0, 130, 130, 131, 300)
@@ -65,10 +104,13 @@ Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 
 
 def cells(only: str | None) -> list[Cell]:
-    """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run."""
+    """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
+    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
+    chunked order both."""
     made: list[Cell] = [
         (spec, order, dtype, SMALL, order != "quadratic" and dtype in ("bfloat16", "float64"), None)
-        for spec, orders in ORDERS.items() for order in orders for dtype in DTYPES
+        for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
+        if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)
@@ -105,11 +147,15 @@ def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
     # What a kernel fails to write is NaN, not luck.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    op = smac.compile(spec, target="triton", order=order)
+    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
+    order = "chunked" if order == "chunks" else order
+    op = smac.compile(TEXTS.get(spec, spec), target="triton", order=order, schedule=schedule)
     given = {**sizes, "W": sizes["T"]}
     have = {a for i in op.spec.inputs for a in i.axes}
     wanted = tuple((a, n) for a, n in given.items() if a in have)
-    cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state)
+    # Masks per channel in chunks: the hard decays too, resets among them.
+    special = spec == "gla" and order == "chunked"
+    cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state, special=special)
     trial = Trial(op, cell, recipe(op.spec), "cuda")
     values, gradients = values_and_gradients(trial)
     first, second = (as_tuple(trial.call(trial.inputs)) for _ in range(2))

@@ -31,14 +31,18 @@ SHIPPED = {
     "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),
     "linear_attention": ("chunked", "linear", "quadratic"),
     "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",),
-    "multiscale": ("chunked", "quadratic"), "gla": ("linear", "quadratic"),
+    "multiscale": ("chunked", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
 }  # fmt: skip
+#: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
+PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
+            "three_lanes", "hostile_names", "groups_everywhere")  # fmt: skip
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
 MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
-           ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"))  # fmt: skip
+           ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"),
+           ("channel_groups", "chunked"), ("channel_shared", "chunked"))  # fmt: skip
 
 
 def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]:
@@ -100,17 +104,20 @@ def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
     return top
 
 
-def compiled(spec: str, order: str, schedule: str = "auto") -> smac.Op:
-    """`spec`, shipped or of specs_triton, in chunks of 16."""
+def compiled(spec: str, order: str) -> smac.Op:
+    """`spec`, shipped or of specs_triton, in chunks of 16. "chunked" stands for the schedule of
+    sweeps, "chunks" for that of chunks in parallel, in the chunked order both."""
+    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
+    order = "chunked" if order == "chunks" else order
     return smac.compile(SPECS[spec][0] if spec in SPECS else spec, target="triton", order=order,
                         chunk=None if order == "linear" else 16, schedule=schedule)  # fmt: skip
 
 
 def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bool = False,
          special: bool = False, strided: bool = True, ends: tuple[int, ...] = (),
-         schedule: str = "auto", **sizes: int) -> float:  # fmt: skip
+         **sizes: int) -> float:  # fmt: skip
     """Forward and backward of `spec` in `order`, against the oracle; `ends`: packed sequences."""
-    op = compiled(spec, order, schedule)
+    op = compiled(spec, order)
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {**SIZES, **sizes, **({"T": ends[-1]} if ends else {})}
     packed = {"cu_seqlens": torch.tensor(ends, dtype=torch.int32)} if ends else {}
@@ -146,9 +153,9 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     return worst([*(y for y, _ in outs), *got], [*(y for _, y in outs), *exact])
 
 
-def same_bits(spec: str, order: str, schedule: str = "auto") -> float:
+def same_bits(spec: str, order: str) -> float:
     """0 where packed sequences have the bits of each alone: outputs, last states, gradients."""
-    op, ends = compiled(spec, order, schedule), (0, 21, 21, 22, 60)
+    op, ends = compiled(spec, order), (0, 21, 21, 22, 60)
     a = leaves(draw(op, {**SIZES, "T": 60, "W": 60}, False), torch.float64, True)
     axes = {i.name: i.axes for i in op.spec.inputs}
     along = [n for n in a if "T" in axes[n]]
@@ -182,41 +189,57 @@ def cells() -> dict[str, Callable[[], float]]:
         made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
 
     for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
-        short = {"T": 19} if spec in ("gla", "rwkv6", "channel_p") else {}
+        wide = ("gla", "rwkv6", "channel_p", "channel_groups")
         for order in orders:
+            short = {"T": 19} if spec in wide and order != "chunked" else {}
             more = MANY if (spec, order) in CROWDED else {}
             add(f"{spec}-{order}-float64", spec, order, **short, **more)
+    for spec in PARALLEL:
+        more = MANY if (spec, "chunked") in CROWDED else {}
+        add(f"{spec}-chunks-float64", spec, "chunks", **more)
+    for spec in ("ssd", "packed_ssd", "three_lanes"):
+        add(f"{spec}-chunks-state", spec, "chunks", state=True)
+    for spec in ("factors", "three_lanes"):
+        add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
+    add("retnet-chunks-float32", "retnet", "chunks", torch.float32)
+    add("ssd-chunks-wide", "ssd", "chunks", N=35, P=40, B=1, H=2)
     for spec, order in (("ssd", "chunked"), ("retnet", "chunked"), ("packed_ssd", "chunked"),
                         ("multiscale", "chunked"), ("three_lanes", "chunked"),
-                        ("gla", "linear"), ("linear_attention", "linear")):  # fmt: skip
+                        ("gla", "linear"), ("linear_attention", "linear"), ("gla", "chunked"),
+                        ("channel_gated", "chunked"), ("channel_normalised", "chunked"),
+                        ("channel_groups", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-state", spec, order, state=True)
     for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("gla", "linear"),
-                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked")):  # fmt: skip
+                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked"),
+                        ("gla", "chunked"), ("channel_p", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
-                        ("three_lanes", "chunked"),
+                        ("three_lanes", "chunked"), ("gla", "chunked"), ("channel_p", "chunked"),
+                        ("channel_documents", "chunked"),
                         ("window_decay", "quadratic"), ("channel_p", "quadratic")):  # fmt: skip
         add(f"{spec}-{order}-special", spec, order, special=True, T=40)
     for T in (0, 1, 16, 17):
         add(f"ssd-chunked-T{T}", "ssd", "chunked", T=T, state=True)
+        add(f"ssd-chunks-T{T}", "ssd", "chunks", T=T, state=True)
+        add(f"gla-chunked-T{T}", "gla", "chunked", T=T, state=True)
         add(f"toeplitz-quadratic-T{T}", "toeplitz", "quadratic", T=T)
     packed = {"ends": (0, 37, 37, 38, 71)}
-    for spec, order, schedule in (
-        ("ssd", "chunked", "sweep"), ("packed_ssd", "chunked", "chunks"),
-        ("linear_attention", "chunked", "sweep"), ("multiscale", "chunked", "sweep"),
-        ("three_lanes", "chunked", "chunks"), ("gla", "linear", "tokens"),
-        ("ssd", "linear", "tokens"),
+    for spec, order in (
+        ("ssd", "chunked"), ("packed_ssd", "chunks"), ("linear_attention", "chunked"),
+        ("multiscale", "chunked"), ("three_lanes", "chunks"), ("gla", "chunked"), ("gla", "linear"),
+        ("ssd", "linear"),
     ):  # fmt: skip
         short = {"ends": (0, 9, 9, 10, 17)} if order == "linear" else packed
-        add(f"{spec}-{schedule}-packed-state", spec, order, schedule=schedule, state=True, **short)
+        add(f"{spec}-{order}-packed-state", spec, order, state=True, **short)
     for spec in ("packed_ssd", "toeplitz", "dense", "window_decay"):
         add(f"{spec}-quadratic-packed", spec, "quadratic", **packed)
     for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic")):
         add(f"{spec}-{order}-packed-float32", spec, order, torch.float32, **packed)
-    for spec, order, schedule in (("ssd", "chunked", "sweep"), ("retnet", "chunked", "chunks"),
-                                  ("toeplitz", "quadratic", "tiles")):  # fmt: skip
-        made[f"{spec}-{schedule}-packed-bits"] = partial(same_bits, spec, order, schedule)
+    for spec, order in (("ssd", "chunked"), ("retnet", "chunks"), ("toeplitz", "quadratic")):
+        made[f"{spec}-{order}-packed-bits"] = partial(same_bits, spec, order)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
+    add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
+    add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)
     add("gla-linear-long", "gla", "linear", T=70, H=1, G=1, state=True)
     add("ssd-linear-groups", "ssd", "linear", T=5, **MANY)
     return made

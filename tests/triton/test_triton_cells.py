@@ -44,12 +44,21 @@ sys.path.insert(0, sys.argv[1])
 import cells_triton as c
 from smac.codegen import triton
 real = triton.wrap
-triton.wrap = lambda text: real(text).replace("b_state = b_all * b_state", "b_state = b_state")
+triton.wrap = lambda text: real(text).replace("b_all0 * b_state0", "b_state0")
 print(c.cells()["retnet-chunked-float64"]())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(HERE)], text=True,
                           capture_output=True, check=True)  # fmt: skip
     assert float(done.stdout) > 1e-3
+
+
+def test_plans_count_the_products_of_a_mask_per_channel() -> None:
+    """Flops of a plan are what `tl.dot` multiplies, forward and backward."""
+    done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "flops_triton.py")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 8, done.stderr[-2000:]
+    assert all(x["done"] == x["planned"] > 0 for x in found), found
 
 
 @pytest.mark.parametrize("order", ["chunked", "quadratic"])

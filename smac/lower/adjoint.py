@@ -45,7 +45,8 @@ def together(order: Order) -> Backward:
     if order.stateful:
         steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
         scratch = (saved_states(p, "saved.KV"),)
-        kv = replace(kv, initial=None, restores="saved.KV")
+        # Of packed sequences several may begin behind the state that is restored.
+        kv = replace(kv, initial=kv.initial if p.packed else None, restores="saved.KV")
     main = order.kernel(
         "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
     )

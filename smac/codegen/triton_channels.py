@@ -20,7 +20,7 @@ from smac.codegen.triton_sweeps import DOT, lane_of
 from smac.codegen.triton_tiles import Frame, Ix, Scope
 from smac.codegen.triton_wrapper import Host
 from smac.expr import Expr, names
-from smac.ir import Kernel
+from smac.ir import SEQ, Kernel
 
 #: Which operands carry the channel, (in rows, in columns), and which the other axis, by channel.
 CARRIED = {"N": ("Q", "K"), "P": ("dY", "V")}
@@ -98,7 +98,8 @@ def _draft(host: Host, name: str, about: str, k: Kernel, axes: tuple[str, ...],
         fixed |= {g: Ix(f"at_{g}", fixed=True) for g in host.layout.groups}
     rows = f"rows({k.walk.chunk}, op)"
     width = f"columns(n_{k.channel}, op)"
-    d = Draft(name, about, Scope(fixed, host.layout.groups, host.known),
+    fixed |= {SEQ: Ix(f"at_{SEQ}", fixed=True)} if host.layout.packed else {}
+    d = Draft(name, about, Scope(fixed, host.layout.groups, host.known, host.layout.packed),
               {v.name: v for v in k.values},
               [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {rows})"), *grid,
                *owned_grid(owned)], {"C": rows, "BC": width, "ACC": "TYPES[acc]"})  # fmt: skip

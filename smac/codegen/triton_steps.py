@@ -14,13 +14,14 @@ from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
+from smac.codegen.triton_packed import slots_of
 from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
 from smac.codegen.triton_rows import Row, prepare
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import Gather, Kernel, LaneGrad, Scan, Step, Store, Value
+from smac.ir import SEQ, Gather, Kernel, LaneGrad, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
 KINDS = ("chunked", "recurrent", "tiles")
@@ -60,18 +61,20 @@ def add_step(host: Host, step: Step) -> None:
 
 
 def _scan(host: Host, s: Scan) -> None:
-    host.helpers.add("scan_ids")
+    scan = "scan_sequences" if host.layout.packed else "scan_ids"
+    host.helpers.add(scan)
     dim = host.known[s.source].axes.index("T")
     last = "None" if s.last is None else host.variables[s.last]
     source, out = host.variables[s.source], host.variables[s.out]
-    host.lines.append(f"{out} = scan_ids({source}, {dim}, {last}, {s.fn == 'runs'})")
+    ends = ", cu_seqlens" if host.layout.packed else ""
+    host.lines.append(f"{out} = {scan}({source}, {dim}, {last}, {s.fn == 'runs'}{ends})")
     host.made.add(s.out)
 
 
 def _note_states(host: Host, k: Kernel) -> None:
     """Allocate the states that a kernel fills; remember which have a column more."""
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
-    host.chunk = f"triton.cdiv(n_T, {rows})"
+    host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
     host.lanes = max(1, len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
@@ -229,7 +232,8 @@ def _by_tokens(host: Host, name: str, k: Kernel, grad: LaneGrad,
             shape = [*([blocks] if parts else []), *(host.size(a) for a in axes)]
             host.allocate(outs[out], "acc", shape)
     scratch = host.fresh("scratch", ("_s",))
-    programs = " * ".join([blocks, *(f"n_{a}" for a in owned)])
+    sequences = [f"n_{SEQ}"] if host.layout.packed else []
+    programs = " * ".join([blocks, *(f"n_{a}" for a in owned), *sequences])
     host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
     host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch))
     raw: dict[str, Expr] = {out: Name(made) for out, made in outs.items()}
@@ -287,6 +291,7 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
 def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str, ...]) -> str:
     """Sums of W at rows and at columns, in float64, and from them the sum over high ≥ k > low."""
     rows = f"triton.cdiv(n_T, rows({k.walk.chunk}, op))"
+    rows += " + 1" if host.layout.packed else ""  # a slot behind a sequence may be empty
     by_row = host.fresh("cut", axes)
     host.allocate(by_row, "torch.float64")
     parts = host.fresh("cut", ("_r", *axes))

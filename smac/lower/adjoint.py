@@ -45,7 +45,8 @@ def together(order: Order) -> Backward:
     if order.stateful:
         steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
         scratch = (saved_states(p, "saved.KV"),)
-        kv = replace(kv, initial=None, restores="saved.KV")
+        # Of packed sequences several may begin behind the state that is restored.
+        kv = replace(kv, initial=kv.initial if p.packed else None, restores="saved.KV")
     main = order.kernel(
         "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
     )
@@ -100,8 +101,8 @@ def apart(order: Order) -> Backward:
 
 
 def parallel(order: Order) -> Backward:
-    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the mask's
-    gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
+    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the
+    mask's gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []

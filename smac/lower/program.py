@@ -97,8 +97,11 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     scans = tuple(replace(s, last=last) for s in p.scans if s.out in read)
-    made = tuple(Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans)
-    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups))
+    made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
+    if p.packed:
+        made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
+    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
+                          p.packed))  # fmt: skip
 
 
 def _reads(k: Kernel) -> frozenset[str]:

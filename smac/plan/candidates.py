@@ -93,7 +93,7 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
         return ()
     widest = 128 if x.item == 2 else 64
     reason = missing
-    if x.channel:
+    if reason is None and x.channel:
         reason = f"takes no mask per {x.channel} on schedule 'chunks'; use schedule='sweep'"
     if reason is None and r.dtype == "float16":
         reason = "keeps states in memory in the operands' type, which float16 is too narrow for"
@@ -110,6 +110,8 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     missing = r.mask.missing("symbol")
     if missing is not None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
+    if r.packed:
+        return "FFT convolves along all of T and keeps no packed sequences apart"
     if r.target == "triton":
         return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
@@ -139,15 +141,16 @@ def _rows(x: Shape, r: Request) -> list[int]:
 
 
 def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
-    """Those that fit on chip; the smallest where none does, for the kernel then splits N."""
+    """Those that fit on chip; the smallest where none does, for the kernel then splits N. In 16
+    bits the largest that fits: smaller ones leave tensor cores idle."""
     sizes = CHUNKS[r.target]
     if r.target == "torch":
         return list(sizes)
-    most = largest_chunk(r.target, x.item)
-    if x.channel and x.item == 2 and most < x.T:
-        return [most]  # all of it is products of C rows, which Hopper wants 64 of
-    sizes = tuple(c for c in sizes if c <= most)
-    return [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    sizes = tuple(c for c in sizes if c <= largest_chunk(r.target, x.item))
+    if x.channel and x.item == 2 and sizes[-1] < x.T:
+        return [sizes[-1]]  # all of it is products of C rows, which Hopper wants 64 of
+    found = [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    return found[-1:] if x.item == 2 and not x.channel else found
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

@@ -44,7 +44,7 @@ sys.path.insert(0, sys.argv[1])
 import cells_triton as c
 from smac.codegen import triton
 real = triton.wrap
-triton.wrap = lambda text: real(text).replace("b_state = b_all * b_state", "b_state = b_state")
+triton.wrap = lambda text: real(text).replace("b_all0 * b_state0", "b_state0")
 print(c.cells()["retnet-chunked-float64"]())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(HERE)], text=True,

@@ -13,7 +13,7 @@ import pytest
 from smac.cli import main, parser
 from smac.paths import shipped_specs
 
-COMMANDS = ("list", "plan", "emit", "check", "bench", "export", "doctor")
+COMMANDS = ("list", "new", "show", "plan", "emit", "check", "bench", "export", "doctor")
 ROOT = Path(__file__).resolve().parent.parent
 
 

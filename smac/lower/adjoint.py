@@ -4,7 +4,7 @@
 
 dQ reads the product K ⊗ V that Y reads; dK and dV read Q ⊗ dY in reverse. `together` puts all of it
 into one reverse walk (after one that saves states); `apart` gives each read a kernel of its own;
-`parallel` sweeps for the states alone and then reads every chunk by itself.
+`parallel` sweeps for the states alone and then reads every chunk by itself, in two kernels.
 
 Non-goals: no order (an `Order` makes the kernels), no target.
 """
@@ -100,32 +100,34 @@ def apart(order: Order) -> Backward:
 
 
 def parallel(order: Order) -> Backward:
-    """States of both sweeps first; then one kernel takes every chunk by itself and reads it all."""
+    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the mask's
+    gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []
     scratch: list[Buffer] = []
-    reads: tuple[Read, ...] = (READ_DQ, READ_DK, READ_DV)
+    reads: tuple[Read, ...] = (READ_DV,)
     if needs_y(dy):
         y, buffers = raw_output(order)
         point, dy, more = _materialised(p, dy)
         steps += [y, point]
         scratch += [*buffers, *more]
     elif _stores_need_y(p):
-        reads = (READ_Y, *reads)
+        reads = (READ_Y, READ_DV)
     kv, qg = _carries(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
     steps += [
         order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
         order.kernel("adjoints", (p.q, dy), (replace(qg, saves="saved.QG"),), reverse=True),
     ]
-    main = order.kernel(
-        "backward", (p.q, p.k, p.v, dy),
-        (replace(kv, initial=None, restores="saved.KV"),
-         replace(qg, initial=None, final=None, restores="saved.QG")),
-        reads, mask_grads=True,
-    )  # fmt: skip
-    steps.append(replace(main, stores=input_stores(order)))
+    carries = (replace(kv, initial=None, restores="saved.KV"),
+               replace(qg, initial=None, final=None, restores="saved.QG"))  # fmt: skip
+    operands = (p.q, p.k, p.v, dy)
+    wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
+    deep = order.kernel("grad_qk", operands, carries, (READ_DQ, READ_DK))
+    ours = frozenset(("d.Q", "d.K"))
+    steps += [replace(wide, stores=input_stores(order, without=ours)),
+              replace(deep, stores=input_stores(order, only=ours))]  # fmt: skip
     return Backward(tuple(steps), (*scratch, *states))
 
 
@@ -151,15 +153,18 @@ def output_stores(p: Parts) -> tuple[Store, ...]:
     return tuple(Store(n, e, output_axes(p, e)) for n, e in p.spec.output)
 
 
-def input_stores(order: Order) -> tuple[Store, ...]:
-    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x."""
+def input_stores(order: Order, only: frozenset[str] | None = None,
+                 without: frozenset[str] = frozenset()) -> tuple[Store, ...]:  # fmt: skip
+    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x: those uses whose d is
+    `only` one of some, or all `without` some."""
     p = order.parts
-    uses: list[tuple[Expr, Expr, tuple[str, ...]]] = [
+    uses: list[tuple[Name, Expr, tuple[str, ...]]] = [
         (Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output
     ]
     uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
     of_mask = {n for n, _ in order.mask_uses()}
     uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
+    uses = [u for u in uses if u[0].id not in without and (only is None or u[0].id in only)]
     stores = []
     for i in p.spec.inputs:
         if i.name in p.integers:
@@ -168,7 +173,7 @@ def input_stores(order: Order) -> tuple[Store, ...]:
         for grad, e, axes in uses:
             if i.name not in names(e):
                 continue
-            infinite = isinstance(grad, Name) and grad.id in of_mask
+            infinite = grad.id in of_mask
             term = chain(grad, diff(e, Name(i.name)), infinite)
             if term != ZERO:
                 by_axes.setdefault(canonical(p.spec, {*axes, *i.axes}), []).append(term)

@@ -14,7 +14,7 @@ help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make docs   the table of files in docs/DESIGN.md, and docs/gallery.md with its pictures"
+	@echo "make docs   the table of files in docs/DESIGN.md, the gallery, the approximations"
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 
@@ -45,6 +45,7 @@ test: lint
 docs: $(STAMP)
 	$(PY) docs/files.py
 	$(PY) docs/gallery.py
+	OMP_NUM_THREADS=1 $(PY) docs/approximations.py
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.cpu

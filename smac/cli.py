@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except SmacError as e:
         print(f"smac: {' '.join(str(e).split())}", file=sys.stderr)
-    except OSError as e:
-        print(f"smac: {e.filename}: {e.strerror}", file=sys.stderr)
     except BrokenPipeError:  # e.g. `smac plan ssd | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as e:
+        print(f"smac: {e.filename}: {e.strerror}", file=sys.stderr)
     return 1
 
 
@@ -211,16 +211,17 @@ def _plan(args: argparse.Namespace) -> int:
     plan = _planned(args)
     print(plan.explain(width=WIDTH))
     if args.order == "auto":
-        print(_crossover(plan.request))
+        print(_crossover(plan))
     return 0
 
 
-def _crossover(r: Any) -> str:
+def _crossover(plan: Any) -> str:
     """From which T the quadratic order stops winning, all else as in the request."""
     from smac.plan import crossover
 
+    r = plan.request
     lengths = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
-    where = crossover(r.spec, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
+    where = crossover(plan.asked, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
                       backward=r.backward)  # fmt: skip
     return "crossover  " + (f"the quadratic order wins below T={where}" if where is not None else
                             "none: the quadratic order wins at every T up to 131072")  # fmt: skip

@@ -19,7 +19,7 @@ STAGES = ("front", "masks", "plan", "ir", "lower", "codegen", "runtime", "surfac
 STAGE_OF = {
     "masks": "masks", "plan": "plan", "ir": "ir", "verify": "ir", "lower": "lower",
     "codegen": "codegen", "runtime": "runtime", "testing": "surface", "cli": "surface",
-    "picture": "surface", "__init__": "surface", "__main__": "surface",
+    "picture": "surface", "certified": "masks", "__init__": "surface", "__main__": "surface",
 }  # fmt: skip
 #: Stands apart: it must not share a mistake with what it judges.
 ORACLE, ORACLE_MAY = "reference", {"front", "reference"}

@@ -50,7 +50,7 @@ def save(f: Facts, path: str | Path) -> Path:
     with matplotlib.rc_context(_STYLE):
         fig = Figure((10, 8.2), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
         r = f.plan.request
-        title = "\n".join(textwrap.wrap(f"L = {r.mask}", 100)[:3])
+        title = "\n".join(textwrap.wrap(f"L = {f.plan.mask_text}", 100)[:3])
         fig.suptitle(f"{r.spec.name}\n{title}", x=0.01, ha="left", fontsize=11)
         panels = fig.subplots(2, 2)
         _mask(f, panels[0][0])

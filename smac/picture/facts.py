@@ -58,7 +58,7 @@ def look(plan: Plan, T: int = 96) -> Facts:
 
     Raises SmacError where no values give a finite mask.
     """
-    r = plan.request
+    r, asked_for = plan.request, plan.asked or plan.request.spec
     L = sample(r.spec, T)
     sigma = torch.linalg.svdvals(L[T // 2 :, : T // 2])
     sizes = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
@@ -67,8 +67,8 @@ def look(plan: Plan, T: int = 96) -> Facts:
     }  # fmt: skip
     return Facts(
         plan, tuple(map(tuple, L.tolist())), tuple(sigma.tolist()), tiles(plan),
-        tuple((n, _times(make(r.spec, sizes={**sizes, "T": n}, **asked))) for n in LENGTHS),
-        crossover(r.spec, sizes=sizes, **asked),
+        tuple((n, _times(make(asked_for, sizes={**sizes, "T": n}, **asked))) for n in LENGTHS),
+        crossover(asked_for, sizes=sizes, **asked),
     )  # fmt: skip
 
 

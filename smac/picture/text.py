@@ -28,7 +28,8 @@ def render(f: Facts) -> str:
 def _head(f: Facts) -> Iterator[str]:
     r = f.plan.request
     yield from textwrap.wrap(f"{r.spec.name}: {r.spec.about}".rstrip(": "), WIDTH)
-    yield from textwrap.wrap(f"{r.mask}", WIDTH, initial_indent="L = ", subsequent_indent="    ")
+    mask = f.plan.mask_text
+    yield from textwrap.wrap(mask, WIDTH, initial_indent="L = ", subsequent_indent="    ")
 
 
 def _mask(f: Facts) -> list[str]:

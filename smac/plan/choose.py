@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from smac.certified import Fit, resolve
 from smac.errors import PlanError
 from smac.expr import names
 from smac.masks import build
@@ -40,7 +41,8 @@ def make(
     sizes, names and orders that cannot be, naming the law that a forced order misses.
     """
     row = device_row(device, table)
-    request = _request(spec, sizes, dtype, device, row, target, backward, state, absent)
+    unfitted = specialise(spec, frozenset(absent))
+    request, fits = _request(unfitted, sizes, dtype, device, row, target, backward, state)
     _check_choice("order", order, ("auto", *ORDERS))
     _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
     _check_chunk(chunk, order, schedule, request)
@@ -57,7 +59,7 @@ def make(
     best = found[0]
     judged = tuple(replace(c, verdict=verdict(c, best)) for c in found)
     illegal = tuple((w.label, w.reason) for w in every if w.reason is not None)
-    return Plan(request, judged[0], judged, illegal)
+    return Plan(request, judged[0], judged, illegal, fits, unfitted)
 
 
 def crossover(
@@ -85,16 +87,17 @@ def crossover(
 
 def _request(
     spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
-    backward: bool, state: bool, absent: frozenset[str],
-) -> Request:  # fmt: skip
-    """The request with spec specialised, mask built, sizes complete and target decided."""
+    backward: bool, state: bool,
+) -> tuple[Request, tuple[Fit, ...]]:  # fmt: skip
+    """The request of a specialised spec, with mask fitted and built, sizes complete and target
+    decided; and the fits."""
     _check_choice("dtype", dtype, tuple(ITEMSIZE))
     _check_choice("target", target, ("auto", *_TARGETS))
     if target == "auto":
         target = "triton" if row.kind == "gpu" else "torch"
-    special = specialise(spec, frozenset(absent))
+    done = complete_sizes(spec, build(spec.contraction.L, spec), sizes)
+    special, fits = resolve(spec, dict(done)["T"])
     mask = build(special.contraction.L, special)
-    done = complete_sizes(special, mask, sizes)
     request = Request(special, mask, done, dtype, device, target, backward, state)
     missing = lacks_generators(request)
     if state and missing is not None:
@@ -102,7 +105,7 @@ def _request(
     if special.contraction.channel == "P" and any("Z" in names(e) for _, e in special.output):
         raise PlanError(f"{spec.name}: Z with a mask per P: found a normaliser for each value "
                         "channel, expected one a head; take Z from a mask without P")  # fmt: skip
-    return request
+    return request, fits
 
 
 def _weigh(

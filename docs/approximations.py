@@ -69,7 +69,14 @@ Where no rank up to `max_rank` does, the plan is an error that says which rank w
 - `op.reference` stays exact: it answers with the L that was asked for, so that `op(…)` differs from
   it by the approximation, within the bound. `smac check` holds kernels to the fit at 1e-10, and the
   fit to its bound.
-- The coefficients are constants: no gradient flows through a fit.
+- What the mask reads must be known when planning: numbers. A learnt h, in `approx(toeplitz(h))`,
+  is fitted by `fitted = op.refit(h=h)`, one fit a head, and again after every change of h: the
+  fitted op refuses an h that is another tensor or was written to since.
+- The coefficients are constants: no gradient flows through a fit, and an h that requires one is
+  refused. Train h without `approx`, fit it for inference.
+- `op.refit(T=…)` also fixes a fit of numbers for sequences of up to T tokens. Where it has real
+  poles alone, the fitted op has states (`step`, `initial_state`); beyond T tokens the bound is not
+  measured.
 - Float32 rounding comes on top of the bound; `explain` estimates it from the sum of |coefficients|.
 - Below the T at which `smac plan` says that the quadratic order wins, the exact mask is the faster.
 

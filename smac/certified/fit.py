@@ -198,7 +198,7 @@ def split(angle: float, M: int) -> tuple[float, float]:
 def _few_bits(angle: float, M: int) -> float:
     if angle == 0:
         return 0.0
-    unit = 2.0 ** (math.floor(math.log2(abs(angle))) + 1 + math.log2(M) - _BITS)
+    unit = 2.0 ** (math.floor(math.log2(abs(angle))) + 1 + (M - 1).bit_length() - _BITS)
     return float(round(angle / unit) * unit)
 
 

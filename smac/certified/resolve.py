@@ -17,7 +17,7 @@ from functools import lru_cache
 from smac.certified import lags
 from smac.certified.fit import Fit, Mode, NoFit, fit, split
 from smac.errors import PlanError
-from smac.expr import Expr, Index, Num, call, number
+from smac.expr import ZERO, Expr, Index, Num, call, number
 from smac.masks import build
 from smac.masks.base import Mask
 from smac.masks.make import add, mul, sub
@@ -73,10 +73,10 @@ def fit_of(term: MaskTerm, spec: Spec, horizon: int) -> Fit:
     assert isinstance(inner, MaskTerm)
     mask = build(inner, spec)
     what = f"{spec.name}: {NAME}({mask})"
-    return fitted(mask, *_limits(tol, most, what), horizon, what)
+    return fitted(mask, *limits(tol, most, what), horizon, what)
 
 
-def _limits(tol: object, most: object, what: str) -> tuple[float, int]:
+def limits(tol: object, most: object, what: str) -> tuple[float, int]:
     """The two options as numbers that make sense."""
     if not isinstance(tol, Num) or not 0 < tol.value < 1e300:
         raise PlanError(f"{what}: tol: found {_shown(tol)}; expected a number above 0")
@@ -122,25 +122,27 @@ def terms(modes: tuple[Mode, ...], horizon: int) -> MaskTerm:
 
 def _lanes(m: Mode, horizon: int) -> Iterator[MaskTerm]:
     decay = MaskTerm("decay", (number(m.decay),))
-    if not m.angle:
+    if m.angle:
+        turns = turned(*(number(a) for a in split(m.angle, horizon)))
+        yield from wave(turns, number(m.real), number(m.sine), decay)
+    else:
         yield MaskTerm("scale", (number(m.real), decay))
-        return
-    cos, sin = _turned(*split(m.angle, horizon))
-    # real cos(w(t − s)) + sine sin(w(t − s)), by what stands before cos(wt) and before sin(wt)
-    for read, write in ((cos, sub(_times(m.real, cos), _times(m.sine, sin))),
-                        (sin, add(_times(m.real, sin), _times(m.sine, cos)))):  # fmt: skip
+
+
+def wave(turns: tuple[Expr, Expr], real: Expr, sine: Expr, decay: MaskTerm) -> Iterator[MaskTerm]:
+    """real cos(w(t − s)) + sine sin(w(t − s)), by what stands before cos(wt) and before sin(wt);
+    `turns` are those two."""
+    cos, sin = turns
+    for read, write in ((cos, sub(mul(real, cos), mul(sine, sin))),
+                        (sin, add(mul(real, sin), mul(sine, cos)))):  # fmt: skip
         yield MaskTerm("row", (read, MaskTerm("col", (write, decay))))
 
 
-def _turned(coarse: float, fine: float) -> tuple[Expr, Expr]:
+def turned(coarse: Expr, fine: Expr) -> tuple[Expr, Expr]:
     """cos and sin of (coarse + fine) t, each product with t exact in float32."""
-    turns = [_times(a, Index("T")) for a in (coarse, fine) if a]
+    turns = [mul(a, Index("T")) for a in (coarse, fine) if a != ZERO]
     cos, sin = [call("cos", x) for x in turns], [call("sin", x) for x in turns]
     if len(turns) == 1:
         return cos[0], sin[0]
     return (sub(mul(cos[0], cos[1]), mul(sin[0], sin[1])),
             add(mul(sin[0], cos[1]), mul(cos[0], sin[1])))  # fmt: skip
-
-
-def _times(c: float, e: Expr) -> Expr:
-    return mul(number(c), e)

@@ -29,4 +29,4 @@ class Approx(Mask):
         return self.A.support()
 
     def why_no_generators(self) -> str:
-        return "its fit depends on T"
+        return "its fit depends on T; op.refit(T=…) makes one"

@@ -101,25 +101,26 @@ class Refitted(Op):
                                 for n, a in self.made.tensors.items()}  # fmt: skip
         return self._bound[key]
 
-    def _find(self, values: tuple[Any, ...], state: bool, step: bool) -> Launcher:
-        found = super()._find(values, state, step)
+    def _find(self, values: tuple[Any, ...], state: bool, step: bool,
+              cu_seqlens: Any = None) -> Launcher:  # fmt: skip
+        found = super()._find(values, state, step, cu_seqlens)
         self._fits(found.cell.sizes.get("T", 0))
         return found
 
     def _fits(self, T: int) -> None:
-        if T > self.made.horizon:
+        if not T <= (most := self.made.horizon):
             raise PlanError(f"{self.spec.name}: found T = {T}; this op was fitted for at most "
-                            f"{self.made.horizon} tokens; call refit(T=…) on the original "
+                            f"{most} tokens; call refit(T=…) on the original "
                             "op")  # fmt: skip
 
     def _plan(self, sizes: Mapping[str, int], dtype: str | torch.dtype | None,
               device: str | torch.device | None, backward: bool, state: bool,
-              absent: tuple[str, ...]) -> Plan:  # fmt: skip
+              absent: tuple[str, ...], sequences: int = 0) -> Plan:  # fmt: skip
         own = {a: n for a, n in sizes.items() if a != "W"}
         if "T" not in own:
             own["T"] = min(dict(self.spec.sizes).get("T", self.made.horizon), self.made.horizon)
         self._fits(own["T"])
-        plan = super()._plan(own, dtype, device, backward, state, absent)
+        plan = super()._plan(own, dtype, device, backward, state, absent, sequences)
         return replace(plan, fits=self.made.fits,
                        asked=specialise(self.outer.spec, frozenset(absent)))  # fmt: skip
 

@@ -223,6 +223,8 @@ def _crossover(plan: Any) -> str:
     lengths = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
     where = crossover(plan.asked, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
                       backward=r.backward)  # fmt: skip
+    if where is None and plan.order != "quadratic":
+        return "crossover  not one alone: the quadratic order wins again at T=131072"
     return "crossover  " + (f"the quadratic order wins below T={where}" if where is not None else
                             "none: the quadratic order wins at every T up to 131072")  # fmt: skip
 

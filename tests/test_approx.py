@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import numpy
 import pytest
@@ -19,6 +20,7 @@ from smac.certified.fit import Fit, Mode, NoFit, evaluate, fit, split
 from smac.certified.lags import values, why_not
 from smac.certified.resolve import approximations as approx_terms
 from smac.certified.resolve import terms
+from smac.cli import main
 from smac.errors import PlanError
 from smac.masks import build
 from smac.reference.dense import mask_matrix
@@ -62,6 +64,7 @@ def matrix(term: smac.spec.MaskTerm, T: int) -> torch.Tensor:  # type: ignore[na
 
 @pytest.mark.parametrize(("h", "tol"), [
     (POWER, 1e-2), (POWER, 1e-4), (POWER, 1e-7), (GAUSS, 1e-6),
+    ("(-0.9) ** (t - s)", 1e-6), ("t - s == 0", 1e-9), ("1 + (t - s == 0)", 1e-9),
     ("1 / (1 + 0.5 * log(1 + t - s))", 1e-3), ("cos(0.3 * (t - s)) * 0.99 ** (t - s)", 1e-8),
 ])  # fmt: skip
 def test_the_oracle_measures_no_more_than_the_fit_says(h: str, tol: float) -> None:
@@ -292,3 +295,15 @@ def test_the_page_is_up_to_date() -> None:
         measured, now = float(cells[-2]), float(again[-2])
         assert measured <= float(tol)
         assert math.isclose(measured, now, rel_tol=0.2)
+
+
+def test_plan_says_where_a_rank_outgrows_the_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 8 in chunks at T = 2048, more at 131072: two crossings are not called none."""
+    path = tmp_path / "lag.toml"
+    path.write_text(str(spec(lag(POWER))), encoding="utf-8")
+    assert main(["plan", str(path), "--device", "h100"]) == 0
+    out = capsys.readouterr().out
+    assert "chosen  chunked" in out
+    assert "crossover  not one alone: the quadratic order wins again at T=131072" in out

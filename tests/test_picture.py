@@ -132,6 +132,16 @@ def test_a_lower_triangle_is_blank_above_the_diagonal() -> None:
         assert not line[2 * n + 2 : 48].strip()
 
 
+def test_more_than_one_crossing_is_not_called_none() -> None:
+    """Where a fit's rank outgrows a target, the quadratic order wins again at the longest T."""
+    seen = facts("causal()")
+    assert seen.beaten is not None
+    assert "crossover: the quadratic order wins below T=" in render(seen)
+    assert "crossover: not one alone, see the times" in render(replace(seen, beaten=None))
+    alone = replace(seen, beaten=None, times=((64, (("quadratic", 1.0),)),))
+    assert "crossover: none up to T=131072: quadratic wins" in render(alone)
+
+
 def test_show_prints_without_matplotlib(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -85,6 +85,19 @@ def test_a_formula_of_tensors_by_way_of_a_let() -> None:
     assert within(y, exact, inputs, 1.2 * fitted.plan(device="cpu").fits[0].error)
 
 
+def test_a_spike_beside_a_decay_and_a_pole_that_alternates() -> None:
+    """Lag 0 apart, and signs that change at every token: heads of different kinds in one op."""
+    op = smac.compile(spec("approx(toeplitz(h), tol = 1e-6)", BY_HEAD), order="chunked")
+    n = torch.arange(32, dtype=torch.float64)
+    h = torch.stack([0.9**n + (n == 0), (n == 0) * 1.0, (-0.8) ** n, 0 * n])
+    fitted = op.refit(h=h)
+    inputs = draw(op.spec, T=32, absent=("h",))
+    y, exact = fitted(**inputs), fitted.reference(**inputs)
+    assert within(y, exact, inputs, 1e-6)
+    for g in torch.autograd.grad(y.sum(), [inputs[n] for n in "qkv"]):
+        assert torch.isfinite(g).all()
+
+
 def test_float32_inputs_get_float32_fits_that_hold_far_out() -> None:
     """A decay near 1 is kept by its logarithm: at lag 4000 it is still right."""
     op = smac.compile(spec("approx(toeplitz(h), tol = 1e-4)", BY_HEAD), order="chunked")

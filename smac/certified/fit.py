@@ -37,7 +37,7 @@ _BITS = 24
 class Mode:
     """One pole: Re c · decayⁿ · exp(i·angle·n) = decayⁿ (real · cos angle n + sine · sin angle n).
 
-    `angle` 0 is a plain decay, of rank 1; others take two lanes. 0 < decay ≤ 1.
+    `angle` 0 is a plain decay, of rank 1; others take two lanes. 0 ≤ decay ≤ 1, 0⁰ = 1.
     """
 
     decay: float
@@ -129,17 +129,18 @@ class _Problem:
                     yield self.solve(poles, tol, steps)
 
     def poles(self, sigma: Array, S: Array) -> list[tuple[float, float]]:
-        """(decay, angle) of each real pole and of one of each pair; none that grows or jumps."""
+        """(decay, angle) of each real pole and of one of each pair; none that grows."""
         import numpy as np
 
         scale = np.sqrt(np.abs(sigma))
         z = np.linalg.eigvals(S * np.sign(sigma)[:, None] / scale[:, None] / scale)
         found = []
         for x in z:
-            size, angle = min(abs(x), 1.0), abs(np.angle(x))
-            if x.imag < 0 or size < 1e-12 or (x.imag == 0 and x.real < 0):
-                continue
-            found.append((float(size), sum(split(float(angle), self.M))))
+            size, angle = min(abs(x), 1.0), abs(float(np.angle(x)))
+            if size < 1e-12:  # 1 at lag 0 and nothing after it
+                found.append((0.0, 0.0))
+            elif x.imag >= 0:
+                found.append((float(size), sum(split(angle, self.M))))
         return list(dict.fromkeys(found))
 
     def solve(self, poles: list[tuple[float, float]], tol: float,
@@ -217,7 +218,7 @@ def _columns(poles: list[tuple[float, float]], n: Array) -> Array:
 
     columns = []
     for decay, angle in poles:
-        size = np.exp(n * math.log(decay))
+        size = np.exp(n * math.log(decay)) if decay else (n == 0) * 1.0
         columns += [size] if not angle else [size * np.cos(angle * n), size * np.sin(angle * n)]
     return np.stack(columns, 1)
 

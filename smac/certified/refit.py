@@ -8,6 +8,7 @@ Non-goals: tensors of torch (the op hands arrays over), when to fit again (the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -162,9 +163,8 @@ class _Work:
 
     def _decay(self, modes: list[Mode], axis: str) -> MaskTerm:
         """By its logarithm: a decay near 1 rounded to float32 would be wrong far out."""
-        import math
-
-        return MaskTerm("semiseparable", (self._input([math.log(m.decay) for m in modes], axis),))
+        logs = [math.log(m.decay) if m.decay else -math.inf for m in modes]
+        return MaskTerm("semiseparable", (self._input(logs, axis),))
 
     def _input(self, numbers: list[float], axis: str) -> Name:
         import numpy

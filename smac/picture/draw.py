@@ -134,8 +134,8 @@ def _times(f: Facts, ax: Axes) -> None:
     ax.set_yscale("log")
     if f.beaten is not None:
         ax.axvline(f.beaten, color=_MARK, lw=1.5)
-        ax.annotate(f" T = {f.beaten}", (f.beaten, ax.get_ylim()[1]), color=_MARK, fontsize=8,
-                    va="top")  # fmt: skip
+        ax.annotate(f" T = {f.beaten}", (f.beaten, ax.get_ylim()[0]), color=_MARK, fontsize=8,
+                    va="bottom")  # fmt: skip
     what = "backward" if r.backward else "forward"
     ax.set(title=f"predicted time of the {what}, {r.dtype} on {r.device}\n{crossover_line(f)}",
            xlabel="T", ylabel="seconds")  # fmt: skip

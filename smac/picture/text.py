@@ -108,6 +108,9 @@ def _time(seconds: float) -> str:
 
 def crossover_line(f: Facts) -> str:
     """Where the quadratic order stops winning."""
+    if f.beaten is None and any(min(times, key=lambda t: t[1])[0] != "quadratic"
+                                for _, times in f.times):  # fmt: skip
+        return "crossover: not one alone, see the times"
     if f.beaten is None:
         return "crossover: none up to T=131072: quadratic wins"
     return f"crossover: the quadratic order wins below T={f.beaten}"

@@ -108,7 +108,7 @@ class Refitted(Op):
         return found
 
     def _fits(self, T: int) -> None:
-        if not T <= (most := self.made.horizon):
+        if not (most := self.made.horizon) >= T:
             raise PlanError(f"{self.spec.name}: found T = {T}; this op was fitted for at most "
                             f"{most} tokens; call refit(T=…) on the original "
                             "op")  # fmt: skip

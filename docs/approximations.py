@@ -77,6 +77,8 @@ Where no rank up to `max_rank` does, the plan is an error that says which rank w
 - `op.refit(T=…)` also fixes a fit of numbers for sequences of up to T tokens. Where it has real
   poles alone, the fitted op has states (`step`, `initial_state`); beyond T tokens the bound is not
   measured.
+- A fit that turns reads positions, which no state carries and `cu_seqlens` does not restart: such a
+  fit has no `step`, and packed sequences go by `document(ids)`.
 - Float32 rounding comes on top of the bound; `explain` estimates it from the sum of |coefficients|.
 - Below the T at which `smac plan` says that the quadratic order wins, the exact mask is the faster.
 

@@ -104,6 +104,21 @@ def test_every_order_stays_within_the_bound_of_the_exact_mask(order: str) -> Non
         assert off.max() > 1e-3 * made.error  # an exact mask would say that nothing was fitted
 
 
+def test_packed_sequences_stay_within_the_bound_or_are_refused() -> None:
+    ends = torch.tensor([0, 13, 40])
+    for h, options, turns in ((POWER, "", False), (GAUSS, ", tol = 1e-6", True)):
+        op = smac.compile(spec(lag(h, options)), order="chunked", chunk=8)
+        inputs = draw(op.spec, T=40, B=1, grad=False)
+        if turns:
+            with pytest.raises(PlanError, match=r"packed sequences .* reads index\(T\)"):
+                op(**inputs, cu_seqlens=ends)
+            continue
+        off = op(**inputs, cu_seqlens=ends) - op.reference(**inputs, cu_seqlens=ends)
+        (made,) = op.plan(T=40, device="cpu").fits
+        size = math.prod(float(inputs[n].norm()) for n in "qkv")
+        assert 1e-6 * made.error < float(off.norm()) <= made.error * size
+
+
 def test_orders_and_gradients_agree_on_the_fit() -> None:
     """One mask for all orders: they differ by rounding alone, forward and backward."""
     asked = spec(lag(POWER, ", tol = 1e-2") + " * document(ids)", ', ids = "B T"')

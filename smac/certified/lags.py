@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from smac.expr import At, Between, Call, Expr, Index, Name, Num, Pos, Size, call, names, walk
+from smac.expr import At, Call, Expr, Index, Name, Num, Pos, Size, call, names, walk
 from smac.masks.band import form
 from smac.masks.base import Mask
 
@@ -88,7 +88,7 @@ def _value(e: Expr, n: Array, tensors: Mapping[str, Array]) -> Any:
             return _read(_value(base, n, tensors), _value(index, n, tensors))
         case Call(fn, args) if fn in _functions():
             return _functions()[fn](*(_value(a, n, tensors) for a in args))
-        case Between() | _:
+        case _:
             raise ValueError(f"'{type(e).__name__}' has no value at a lag")
 
 
@@ -108,7 +108,9 @@ def _functions() -> dict[str, Any]:
         return _TABLE
     import numpy as np
 
-    sigmoid = lambda x: 0.5 * (1 + np.tanh(0.5 * x))  # noqa: E731
+    def sigmoid(x: Any) -> Any:
+        return 0.5 * (1 + np.tanh(0.5 * x))
+
     erf = np.vectorize(math.erf, otypes=[float])
     _TABLE.update({
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide,

@@ -2,6 +2,7 @@
 
 from smac.masks import (
     algebra,
+    approx,
     causal,
     decay,
     dense,
@@ -16,6 +17,7 @@ from smac.masks.base import Cotangent, Generators, Lane, Mask, Support
 from smac.masks.registry import build, register
 
 __all__ = [
-    "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "build", "causal", "decay",
+    "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "approx", "build", "causal",
+    "decay",
     "dense", "document", "formula", "fourier", "register", "semiseparable", "toeplitz", "window",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smac.locate import clip
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
@@ -69,7 +70,8 @@ def lacks_generators(r: Request) -> str | None:
     """The law that the chunked and linear orders miss, or None."""
     if r.mask.generators() is not None:
         return None
-    return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
+    why = r.mask.why_no_generators()
+    return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
 
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:

@@ -83,13 +83,15 @@ class Value:
 class LaneIR:
     """`masks.base.Lane` with values in place of expressions; None: log decay 0, no reset, 1, 1.
 
-    `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T).
+    `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T). A `late`
+    lane reads the state before the token's own decay and write.
     """
 
     decay: str | None
     reset: str | None = None
     read: str | None = None
     write: str | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

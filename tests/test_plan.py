@@ -71,6 +71,19 @@ def test_a_forced_order_names_the_missing_law(order: str) -> None:
         assert "by fft: FFT order is not on target triton yet" in str(e.value)
 
 
+def masked(L: str, target: str, order: str) -> Plan:
+    text = str(load("retnet")).replace('L = "decay(gamma)"', f'L = "{L}"')
+    return make(load(text), dtype="float32", device="cpu" if target == "torch" else "h100",
+                target=target, order=order)  # fmt: skip
+
+
+def test_late_lanes_are_for_torch() -> None:
+    assert masked("strict(decay(gamma))", "torch", "chunked").order == "chunked"
+    with pytest.raises(PlanError) as e:
+        masked("strict(decay(gamma))", "triton", "linear")
+    assert "takes no late lanes on target triton so far (strict, shift, what is" in str(e.value)
+
+
 def test_fft_needs_a_symbol() -> None:
     with pytest.raises(PlanError, match=r"FFT needs a symbol: mask 'decay.gamma.' has none"):
         plan("retnet", schedule="fft", target="torch", order="linear")

@@ -34,6 +34,7 @@ class LaneTiles:
     tile: str
     read: Factor | None
     write: Factor | None
+    late: bool
     grads: LaneGrad | None
 
     @property
@@ -132,7 +133,8 @@ class SweepContext(KernelContext):
         tile = _tile(rows.replace(self.channel_letter or "?", ""))
         chunk = rows.replace("i", "")
         return LaneTiles(
-            i, code, rows, chunk, tile, self._factor(lane.read), self._factor(lane.write), grads,
+            i, code, rows, chunk, tile, self._factor(lane.read), self._factor(lane.write),
+            lane.late, grads,
         )  # fmt: skip
 
     def _rows(self, v: Value) -> str:

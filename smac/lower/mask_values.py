@@ -9,7 +9,6 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from smac.derive import simplify
-from smac.errors import PlanError
 from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
 from smac.ir import Gather, LaneIR, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
@@ -129,6 +128,7 @@ def lanes_of(
     values: list[Value] = []
 
     def value(name: str, e: Expr, trivial: Expr) -> str | None:
+        e = scans.replace(e)
         if simplify(e) == trivial:
             return None
         values.append(Value(name, e, axes.of(e), "acc"))
@@ -142,7 +142,7 @@ def lanes_of(
             reset = f"reset{i}"
         return LaneIR(
             value(f"a{i}", x.log_decay, ZERO), reset,
-            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE),
+            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
         )  # fmt: skip
 
     lanes = tuple(lane(i, x) for i, x in enumerate(generators.lanes))
@@ -154,13 +154,8 @@ def folded(
 ) -> tuple[Value, Value, Value, Lanes, Values]:
     """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b.
 
-    Raises PlanError for several lanes with factors under a channel: no kernel has those."""
+    Several lanes keep theirs."""
     if len(lanes) != 1:
-        if axes.spec.contraction.channel and any(x.read or x.write for x in lanes):
-            raise PlanError(
-                "a sum of masks with a channel axis takes no row, column or scale factors in the "
-                "linear and chunked orders; use order='quadratic'"
-            )
         return q, k, v, lanes, values
     (lane,) = lanes
     by_name = {x.name: x for x in values}

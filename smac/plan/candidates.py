@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smac.masks.base import Lane
 from smac.plan.cost import fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
 from smac.plan.types import Request
+from smac.show import show
 
 #: Chunks that are tried, by target; rows of the quadratic order's blocks.
 CHUNKS = {"torch": (16, 32, 64, 128, 256), "triton": (16, 32, 64)}
@@ -67,22 +69,47 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
 
 def lacks_generators(r: Request) -> str | None:
     """The law that the chunked and linear orders miss, or None."""
-    if r.mask.generators() is not None:
+    if r.mask.generators() is None:
+        return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
+    if r.state and (missing := r.mask.missing("state")):
+        return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
+    return _factors_per_value(r)
+
+
+def _factors_per_value(r: Request) -> str | None:
+    """Rows and columns of several values at once have no product to belong to."""
+    found = r.mask.generators()
+    if r.spec.contraction.channel != "P" or found is None:
         return None
-    return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
+    for e in (e for x in (*found.lanes, *found.above) for e in (x.read, x.write)):
+        if "P" in r.spec.axes_of(e):
+            return f"takes factors of rows and columns without P, found '{show(e)}'"
+    return None
 
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
-    """What the triton templates cannot do yet."""
+    """What the target's templates cannot do yet."""
+    found = r.mask.generators()
+    if found is not None and found.above:
+        return (f"takes nothing above the diagonal on target {r.target} so far, found rank "
+                f"{len(found.above)} there; use order='quadratic'")  # fmt: skip
     if r.target != "triton":
         return None
     most = MOST_LANES[order]
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
+    if any(lane.late for lane in _lanes(r)):
+        return ("takes no late lanes on target triton so far (strict, shift, what is above a "
+                "diagonal); use target='torch'")  # fmt: skip
     if order == "chunked" and x.channel:
         return f"takes no mask per {x.channel} on target triton so far; use target='torch'"
     return None
+
+
+def _lanes(r: Request) -> tuple[Lane, ...]:
+    found = r.mask.generators()
+    return () if found is None else (*found.lanes, *found.above)
 
 
 def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:

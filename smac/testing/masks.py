@@ -31,7 +31,10 @@ def law_errors(mask: Mask, T: int, values: Mapping[str, Tensor]) -> dict[str, fl
     found["transpose"] = distance(matrix(mask.transpose().entry(), T, values), dense.T)
     generators, lanes, symbol = mask.generators(), mask.lanes(), mask.symbol()
     if generators is not None:
-        found["generators"] = distance(_from_lanes(generators.lanes, T, values), dense)
+        above = _from_lanes(generators.above, T, values).tril(-1).T
+        found["generators"] = distance(_from_lanes(generators.lanes, T, values) + above, dense)
+        late = all(x.late for x in generators.above)
+        found["above"] = distance(above, dense.triu(1)) if late else float("inf")
     if lanes is not None:
         found["lanes"] = distance(_from_lanes(lanes, T, values), dense.tril())
     if symbol is not None:
@@ -70,9 +73,12 @@ def _from_lanes(lanes: tuple[Lane, ...], T: int, values: Mapping[str, Tensor]) -
             cut = cut | (pointwise(lane.reset, T, values) != 0)
         state = torch.zeros(T, dtype=torch.double)  # what each s has left behind at t
         for t in range(T):
+            if lane.late:
+                out[t] += (read[t] * state).detach()
             state = torch.zeros_like(state) if cut[t] else state * a[t].exp()
             state = state + write[t] * torch.eye(T, dtype=torch.double)[t]
-            out[t] += (read[t] * state).detach()
+            if not lane.late:
+                out[t] += (read[t] * state).detach()
     return out
 
 

@@ -128,7 +128,20 @@ FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(
           "ranks multiply": (Product(Sum(gamma, ss), Sum(gamma2, ss2)), 4),
           "equal transitions share a lane": (Sum(row(X, ss), row(Y, ss)), 1),
           "multiples too": (Sum(Scale(C, gamma), gamma), 1),
-          "a diagonal is a lane": (Sum(ss, Diagonal(X)), 2)}  # fmt: skip
+          "a diagonal is a lane": (Sum(ss, Diagonal(X)), 2),
+          "equal decays are one": (Sum(gamma, gamma), 1),
+          "a strict mask keeps its rank": (Strict(ss), 1),
+          "strictness twice changes nothing": (Strict(Strict(ss)), 1),
+          "equal lanes merge under strict": (Sum(Strict(row(X, ss)), Strict(ss)), 1),
+          "a strict diagonal is nothing": (Sum(ss, Strict(Diagonal(X))), 1),
+          "so is a strict mask on a diagonal": (Sum(ss, Product(Strict(ss), Diagonal(X))), 1),
+          "zero has a lane that reads nothing": (Strict(Diagonal(X)), 1),
+          "a shift keeps rank": (Shift(Sum(ss, ss2), "t"), 2),
+          "rwkv6": (Sum(Shift(ss, "t"), Diagonal(X)), 2),
+          "a document both ways": (documents, 2),
+          "ranks of the sides multiply": (Product(documents, Sum(ss, Strict(transpose(ss2)))), 2),
+          "a transpose is its diagonal and what is above": (transpose(ss), 2),
+          "quasi-separable": (Sum(ss, Strict(transpose(ss2))), 2)}  # fmt: skip
 
 
 @pytest.mark.parametrize(("mask", "rank"), FINITE.values(), ids=FINITE)

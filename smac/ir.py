@@ -168,11 +168,13 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Walk:
     """How a kernel goes along T: pieces of `chunk` tokens (rows of a tile for "tiles"),
-    `segment` tokens at a time where the target keeps several chunks in flight."""
+    `segment` tokens at a time where the target keeps several chunks in flight. A `mirrored` walk
+    sees time backwards: its first token is the last."""
 
     chunk: int
     segment: int
     reverse: bool = False
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

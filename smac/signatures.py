@@ -52,6 +52,8 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "fourier": (Param("kind", "choice", choices=("cos", "sin")),),
     "dense": (Param("M", allows=("T", "S"), carries=("T", "S"), hint='declare M as "… T S"'),),
     "entry": (Param("formula", "formula"),),
+    "ones": (),
+    "prefix": (Param("p", allows=()),),
     "row": (Param("x", carries=("T",), hint=_BY_T), _A),
     "col": (Param("x", carries=("T",), hint=_BY_T), _A),
     "strict": (_A,),
@@ -59,8 +61,10 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "transpose": (_A,),
     "shift": (_A, Param("axis", "choice", choices=("t", "s"))),
 }  # fmt: skip
+#: Masks that came after version 1 of the format: inputs may have their names.
+LATER = frozenset({"ones", "prefix"})
 #: Names of the format itself; signatures added later do not become reserved words.
-BUILTIN = frozenset(SIGNATURES)
+BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.
 FACTOR = Param("factor", allows=(), hint="use row(x) * A or col(x) * A for a factor with T")
 OPERATOR_TERMS = frozenset({"add", "mul", "scale", "given"})

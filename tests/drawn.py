@@ -11,8 +11,11 @@ from torch import Tensor
 import smac
 from smac.testing.inputs import recipe, values
 
-SPECS = ("gla", "linear_attention", "multiscale", "packed_ssd", "retnet", "ssd", "toeplitz")
-STATEFUL = tuple(name for name in SPECS if name != "toeplitz")
+SPECS = ("gla", "hydra", "linear_attention", "lion", "multiscale", "packed_ssd", "prefix_lm",
+         "retnet", "ssd", "toeplitz")  # fmt: skip
+#: Those with a chunked order, and those that keep a state between calls.
+CHUNKED = tuple(name for name in SPECS if name not in ("toeplitz",))
+STATEFUL = tuple(name for name in CHUNKED if name not in ("hydra", "lion", "prefix_lm"))
 SIZES = {"B": 2, "T": 9, "H": 4, "G": 2, "N": 3, "P": 2}
 
 

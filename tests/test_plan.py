@@ -73,7 +73,8 @@ def test_a_forced_order_names_the_missing_law(order: str) -> None:
 
 def masked(L: str, target: str, order: str) -> Plan:
     text = str(load("retnet")).replace('L = "decay(gamma)"', f'L = "{L}"')
-    return make(load(text), dtype="float32", device="cpu" if target == "torch" else "h100",
+    device = "cpu" if target == "torch" else "h100"
+    return make(load(text), sizes={}, dtype="float32", device=device,
                 target=target, order=order)  # fmt: skip
 
 

@@ -21,7 +21,7 @@ class KernelContext:
         k = replace(k, values=tuple(self._widened(v, k) for v in k.values))
         self.ir, self.program, self.shapes = k, p, shapes
         self.name, self.chunk, self.segment = k.name, k.walk.chunk, k.walk.segment
-        self.channel = k.channel
+        self.channel, self.mirrored = k.channel, k.walk.mirrored
         self.by_name = {v.name: v for v in k.values}
         self.batch = p.batch
         self.letters = Letters(self.batch, k.group)
@@ -64,7 +64,7 @@ class KernelContext:
         cast = "" if b.dtype == "int" else ".to(acc)"
         along = "T" in b.axes and not whole
         local = f"t_{name.replace('.', '_')}"
-        code = f"{python(b)}{slices(b.axes)}{cast}" if along else f"{python(b)}{cast}"
+        code = f"{python(b)}{self.flight(b.axes)}{cast}" if along else f"{python(b)}{cast}"
         self.scope.define(name, local, b.axes)
         if not along:
             self.once.append(f"{local} = {code}")
@@ -77,6 +77,8 @@ class KernelContext:
             return []
         along = axis == "T" and not whole
         ends = "t0, t1" if along else f"n_{axis}"
+        if along and self.mirrored:
+            ends = "n_T - 1 - t0, n_T - 1 - t1, -1"
         self.scope.define(key, f"t_{key}", (axis,))
         line = f"t_{key} = torch.arange({ends}, dtype=acc, device=device)"
         if not along:
@@ -177,8 +179,11 @@ class KernelContext:
         lines = self.load([s.expr], whole)
         code = self._partial(self.scope.code(s.expr), b.axes)
         lines += self.scope.take_lines()
-        target = python(b) + (slices(b.axes) if "T" in b.axes and not whole else "[...]")
-        text = bare(self.scope.align(code, b.axes))
+        along = "T" in b.axes and not whole
+        target = python(b) + (self.slices(b.axes) if along else "[...]")
+        text = self.scope.align(code, b.axes)
+        text = text + self.turned(b.axes) if along and code.axes and "T" in code.axes else text
+        text = bare(text)
         adds = b.role == "gradient" and not written_once(self.program, b)
         lines.append(f"{target} {'+=' if adds else '='} {text}")
         return lines
@@ -194,7 +199,15 @@ class KernelContext:
             self.scope.define("Z", "Z", axes)
         return lines
 
+    def slices(self, axes: tuple[str, ...]) -> str:
+        """The index of the tokens in flight, as they lie in memory."""
+        ends = "n_T - t1 : n_T - t0" if self.mirrored else "t0:t1"
+        return f"[{':, ' * axes.index('T')}{ends}]"
 
-def slices(axes: tuple[str, ...]) -> str:
-    """The index of the tokens in flight."""
-    return f"[{':, ' * axes.index('T')}t0:t1]"
+    def turned(self, axes: tuple[str, ...]) -> str:
+        """What brings tokens between the walk's order and memory's."""
+        return f".flip({axes.index('T') - len(axes)})" if self.mirrored else ""
+
+    def flight(self, axes: tuple[str, ...]) -> str:
+        """The tokens in flight, in the walk's order."""
+        return self.slices(axes) + self.turned(axes)

@@ -123,7 +123,7 @@ class SweepContext(KernelContext):
         if parts:
             rows = self.letters.union(*(x for _, x in parts), order=self.tall)
             rows = rows if "i" in rows else _put_row(rows)
-            texts = [self._along(v, x, rows) for v, x in parts]
+            texts = [self._along(v, x, rows) if x or len(parts) == 1 else v.name for v, x in parts]
             if lane.decay is None:
                 code = f"_cut(torch.zeros_like({texts[0]}, dtype=acc), {texts[0]})"
             else:

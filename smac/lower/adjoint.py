@@ -36,20 +36,30 @@ class Backward:
 
 def together(order: Order) -> Backward:
     """One reverse walk that reads everything; states are saved by a forward walk before it."""
+    dy = cotangent(order.parts)
+    again = needs_y(dy) or stores_need_y(order.parts)
+    return reversed_walk(order, dy, (READ_Y,) if again else (), input_stores(order))
+
+
+def reversed_walk(order: Order, dy: Value, reads: tuple[Read, ...], stores: tuple[Store, ...],
+                  side: str = "") -> Backward:  # fmt: skip
+    """`together` under a given dY: `reads` beside the gradients', `stores` of what is read, and
+    `side` in the names of kernels where a mask has two."""
     p = order.parts
-    dy = cotangent(p)
-    reads = (*((READ_Y,) if needs_y(dy) or _stores_need_y(p) else ()), READ_DQ, READ_DK, READ_DV)
     kv, qg = _carries(p)
     steps: list[Step] = []
     scratch: tuple[Buffer, ...] = ()
+    of_side = f"_{side}" if side else ""
     if order.stateful:
-        steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
-        scratch = (saved_states(p, "saved.KV"),)
-        kv = replace(kv, initial=None, restores="saved.KV")
+        saved = f"saved.KV{of_side}"
+        steps.append(order.kernel(f"states{of_side}", (p.k, p.v), (replace(kv, saves=saved),)))
+        scratch = (saved_states(p, saved),)
+        kv = replace(kv, initial=None, restores=saved)
     main = order.kernel(
-        "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
-    )
-    steps.append(replace(main, stores=input_stores(order)))
+        f"backward{of_side}", (p.q, p.k, p.v, dy), (kv, qg),
+        (*reads, READ_DQ, READ_DK, READ_DV), mask_grads=True, reverse=order.stateful,
+    )  # fmt: skip
+    steps.append(replace(main, stores=stores))
     return Backward(tuple(steps), scratch)
 
 
@@ -59,7 +69,7 @@ def apart(order: Order) -> Backward:
     dy = cotangent(p)
     steps: list[Step] = []
     scratch: list[Buffer] = []
-    if needs_y(dy) or _stores_need_y(p):
+    if needs_y(dy) or stores_need_y(p):
         y, buffers = raw_output(order)
         steps.append(y)
         scratch += buffers
@@ -111,7 +121,7 @@ def parallel(order: Order) -> Backward:
         point, dy, more = _materialised(p, dy)
         steps += [y, point]
         scratch += [*buffers, *more]
-    elif _stores_need_y(p):
+    elif stores_need_y(p):
         reads = (READ_Y, *reads)
     kv, qg = _carries(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
@@ -151,15 +161,19 @@ def output_stores(p: Parts) -> tuple[Store, ...]:
     return tuple(Store(n, e, output_axes(p, e)) for n, e in p.spec.output)
 
 
-def input_stores(order: Order) -> tuple[Store, ...]:
-    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x."""
+def input_stores(
+    order: Order, outputs: bool = True, operands: bool = True
+) -> tuple[Store, ...]:
+    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x: in the [output] table
+    (`outputs`), and in Q, K, V and the mask (`operands`)."""
     p = order.parts
-    uses: list[tuple[Expr, Expr, tuple[str, ...]]] = [
-        (Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output
-    ]
-    uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
+    uses: list[tuple[Expr, Expr, tuple[str, ...]]] = []
+    if outputs:
+        uses += [(Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output]
     of_mask = {n for n, _ in order.mask_uses()}
-    uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
+    if operands:
+        uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
+        uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
     stores = []
     for i in p.spec.inputs:
         if i.name in p.integers:
@@ -176,7 +190,7 @@ def input_stores(order: Order) -> tuple[Store, ...]:
     return tuple(stores)
 
 
-def _stores_need_y(p: Parts) -> bool:
+def stores_need_y(p: Parts) -> bool:
     """The derivative of an output with respect to an input reads Y or Z."""
     return any(
         {"Y", "Z"} & names(chain(Name("g"), diff(e, Name(i.name))))

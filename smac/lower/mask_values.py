@@ -12,6 +12,7 @@ from smac.derive import simplify
 from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
 from smac.ir import Gather, LaneIR, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
+from smac.masks.lanes import turned
 from smac.plan.types import Request
 from smac.spec import Spec
 
@@ -119,12 +120,14 @@ def group_axis(spec: Spec, exprs: tuple[Expr, ...]) -> str | None:
 
 
 def lanes_of(
-    request: Request, axes: Axes, scans: Scans
+    request: Request, axes: Axes, scans: Scans, above: bool = False
 ) -> tuple[tuple[LaneIR, ...], tuple[Value, ...]]:
-    """Lanes with values in place of expressions; constants 0 and 1 stay None."""
+    """Lanes with values in place of expressions; constants 0 and 1 stay None. Those `above` the
+    diagonal come with rows and columns exchanged, as a walk backward in time meets them."""
     generators = request.mask.generators()
     if generators is None:
         return (), ()
+    own = turned(generators.above) if above else generators.lanes
     values: list[Value] = []
 
     def value(name: str, e: Expr, trivial: Expr) -> str | None:
@@ -145,7 +148,7 @@ def lanes_of(
             value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
         )  # fmt: skip
 
-    lanes = tuple(lane(i, x) for i, x in enumerate(generators.lanes))
+    lanes = tuple(lane(i, x) for i, x in enumerate(own))
     return lanes, tuple(values)
 
 

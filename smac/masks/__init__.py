@@ -8,6 +8,8 @@ from smac.masks import (
     document,
     formula,
     fourier,
+    ones,
+    prefix,
     semiseparable,
     toeplitz,
     window,
@@ -17,5 +19,6 @@ from smac.masks.registry import build, register
 
 __all__ = [
     "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "build", "causal", "decay",
-    "dense", "document", "formula", "fourier", "register", "semiseparable", "toeplitz", "window",
+    "dense", "document", "formula", "fourier", "ones", "prefix", "register",
+    "semiseparable", "toeplitz", "window",
 ]  # fmt: skip

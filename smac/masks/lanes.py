@@ -67,7 +67,9 @@ def _both(x: Lane, y: Lane) -> Lanes:
         return tuple(z for u in _late(x) for v in _late(y) for z in _both(u, v))
     resets = [r for r in (x.reset, y.reset) if r is not None]
     reset = call("maximum", *resets) if len(set(resets)) == 2 else next(iter(resets), None)
-    log_decay = FORGETS if forgets(x) or forgets(y) else add(x.log_decay, y.log_decay)
+    log_decay = add(x.log_decay, y.log_decay)
+    if forgets(x) or forgets(y):  # nothing is left for a reset to cut
+        log_decay, reset = FORGETS, None
     return (Lane(log_decay, reset, mul(x.read, y.read), mul(x.write, y.write), x.late),)
 
 

@@ -89,10 +89,6 @@ def _factors_per_value(r: Request) -> str | None:
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the target's templates cannot do yet."""
-    found = r.mask.generators()
-    if found is not None and found.above:
-        return (f"takes nothing above the diagonal on target {r.target} so far, found rank "
-                f"{len(found.above)} there; use order='quadratic'")  # fmt: skip
     if r.target != "triton":
         return None
     most = MOST_LANES[order]

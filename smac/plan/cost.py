@@ -139,6 +139,8 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     space = (2 if back else 1) * (segment // C) * _chunk_bytes(x, C)
     if back:  # the states that enter each segment pass through memory
         space += pieces * x.batch * lanes * x.all_heads * x.n("QK") * x.p * x.acc
+    if x.above and (x.again or not back):  # Y of the side below waits for the other
+        space += x.acc * x.batch * x.T * x.all_heads * x.p
     own = _SEGMENT_OPS[back] + lanes * levels * _LEVEL_OPS[back]
     launches = pieces * own + lanes * chunks * _CHUNK_OPS[back]
     return Work(dots, 0, traffic, launches, space)

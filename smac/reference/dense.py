@@ -115,6 +115,13 @@ def _window(scope: Scope, w: Arg) -> Value:
     return pointwise(lambda n, w: ((n >= 0) & (n < w)).to(scope.dtype), lags, scalar(w, scope))
 
 
+def _prefix(scope: Scope, p: Arg) -> Value:
+    lags = Value(("T", "S"), _lags(scope))
+    s = Value(("S",), torch.arange(scope.sizes["T"], device=scope.device))
+    return pointwise(lambda n, s, p: ((n >= 0) | (s < p)).to(scope.dtype), lags, s,
+                     scalar(p, scope))  # fmt: skip
+
+
 def _document(scope: Scope, ids: Arg) -> Value:
     """1 where t and s lie in one run of equal ids."""
     value = scalar(ids, scope)
@@ -160,7 +167,8 @@ def _column(value: Value) -> Value:
 _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
-    "transpose": _transpose, "shift": _shift,
+    "transpose": _transpose, "shift": _shift, "prefix": _prefix,
+    "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),
     "entry": lambda scope, e: add(scalar(e, scope), _where(_lags(scope) > scope.sizes["T"], scope)),
     "add": lambda scope, a, b: add(_mask(a, scope), _mask(b, scope)),

@@ -97,8 +97,15 @@ CASES: dict[str, Case] = {
     "lanes_with_factors": Case(f"row(r) * {SSM} + col(c) * decay(g1)",
                                {**A, "r": "B T H", "c": "B T H", "g1": "H"}, bare=("a",)),
     "document": Case("document(ids) * causal()", {"ids": "B T"}),
+    "documents_number": Case("decay(0.5) * document(ids)", {"ids": "B T"}),
     "documents_decay": Case(f"document(ids) * {SSM}", {**A, "ids": "B T"}, bare=("a",)),
-    "documents_alone": Case("document(ids)", {"ids": "B T"}, QUADRATIC),
+    "documents_alone": Case("document(ids)", {"ids": "B T"}),
+    "documents_both_ways": Case(f"document(ids) * ({SSM} + strict(transpose({SSM})))",
+                                {**A, "ids": "B T"}, bare=("a",)),
+    "prefix": Case("prefix(5)"),
+    "prefixes": Case("prefix(10 * p) * decay(0.5)", {"p": "B"}),
+    "low_rank": Case("row(r) * col(c) * ones() + row(index(T)) * ones()",
+                     {"r": "B T H", "c": "B T H"}),
     "toeplitz": Case("toeplitz(h)", {"h": "H W"}, ("quadratic", "linear")),
     "toeplitz_shared": Case("toeplitz(h)", {"h": "W"}, ("quadratic", "linear")),
     "toeplitz_groups": Case("toeplitz(h)", {"h": "G W"}, ("quadratic", "linear"), axes=GROUP),
@@ -129,7 +136,20 @@ CASES: dict[str, Case] = {
     "mamba3": Case(f"col(c) * {SSM} + shift(col(b) * {SSM}, 's')",
                    {**A, "b": "B T H", "c": "B T H"}, QUADRATIC, bare=("a",)),
     "both_ways": Case(f"{SSM} + strict(transpose(semiseparable(log_decay = b)))",
-                      {**A, "b": "B T H"}, QUADRATIC, bare=("a", "b")),
+                      {**A, "b": "B T H"}, bare=("a", "b")),
+    "both_ways_gated": Case(f"{SSM} + strict(transpose(semiseparable(log_decay = b)))",
+                            {**A, "b": "B T H", "z": "B T H P"}, bare=("a", "b"),
+                            operands=("elu(q) + 1", "elu(k) + 1", "v"),
+                            output={"y": "Y * silu(z) / (1 + Z)", "twice": "2 * Y + z"}),
+    "both_ways_key": Case(f"{SSM} + strict(transpose(row(r) * {SSM}))",
+                          {"a": "B T H N", "r": "B T H"}, channel="N", bare=("a",)),
+    "both_ways_value": Case(f"{SSM} + 2 * transpose(decay(g1))", {"a": "B T H P", "g1": "H"},
+                            channel="P", bare=("a",)),
+    "both_ways_groups": Case(f"row(r) * {SSM} + transpose({SSM} * document(ids))",
+                             {**AG, "r": "B T G", "ids": "B T"}, axes=GROUP, bare=("a",)),
+    "upper": Case(f"transpose({SSM})", A, bare=("a",)),
+    "strictly_upper": Case(f"strict(transpose({SSM}))", A, bare=("a",)),
+    "by_position": Case("causal() + strict(transpose(row(index(T)) * decay(g1)))", {"g1": "H"}),
     "fourier": Case("fourier('cos')", orders=QUADRATIC),
     "formula": Case("entry('where(t >= s, exp(-(t - s) / 8) * (1 + mod(t, 3)), 0.25)')",
                     orders=QUADRATIC),
@@ -137,7 +157,11 @@ CASES: dict[str, Case] = {
     "dense_transposed": Case("transpose(dense(M))", {"M": "T S"}, QUADRATIC),
     "dense_causal": Case("causal() * dense(M)", {"M": "B G T S"}, QUADRATIC, axes=GROUP),
 }  # fmt: skip
-STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders)
+TWO_SIDED = ("both_ways", "both_ways_gated", "both_ways_key", "both_ways_value", "upper",
+             "both_ways_groups", "strictly_upper", "by_position", "documents_alone",
+             "documents_both_ways", "prefix", "prefixes",
+             "low_rank")  # fmt: skip
+STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders and n not in TWO_SIDED)
 
 #: Names that a careless printer would take for its own.
 HOSTILE = """

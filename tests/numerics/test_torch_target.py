@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from drawn import CHUNKED as SHIPPED_CHUNKED
 from drawn import SPECS, close, draw, floats
 from drawn import STATEFUL as SHIPPED_STATEFUL
 from specs_torch import ALL, CASES, STATEFUL
@@ -17,7 +18,7 @@ from smac.testing.inputs import as_tuple
 
 CHUNK = 8
 LENGTHS = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3)
-SHIPPED = [(n, o) for n in SPECS for o in ALL if n in SHIPPED_STATEFUL or o != "chunked"]
+SHIPPED = [(n, o) for n in SPECS for o in ALL if n in SHIPPED_CHUNKED or o != "chunked"]
 MADE = [(n, o) for n, case in CASES.items() for o in case.orders]
 
 

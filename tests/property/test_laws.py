@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smac.expr import ONE, S_POS, T_POS, At, Between, Expr, Name, Num, call, names
-from smac.masks import Mask, causal, decay, dense, document, formula, fourier, semiseparable
+from smac.masks import (
+    Mask,
+    causal,
+    decay,
+    dense,
+    document,
+    formula,
+    fourier,
+    ones,
+    prefix,
+    semiseparable,
+)
 from smac.masks import toeplitz as toeplitz_family
 from smac.masks import window as window_family
 from smac.masks.algebra import Columns as col
@@ -34,6 +45,8 @@ both_ways = toeplitz_family.Toeplitz(Name("hb"), True)
 matrix = dense.Dense(Name("M"))
 window = window_family.Window(Num(3))
 gaussian = formula.Formula(call("exp", call("neg", call("mul", C, call("mul", LAG, LAG)))))
+everywhere = ones.Ones()
+prefixed = prefix.Prefix(C)
 #: What `shift(semiseparable(a), "t")` is, written by hand.
 by_hand = formula.Formula(
     call("where", call("gt", T_POS, S_POS),
@@ -55,6 +68,7 @@ MASKS: tuple[Mask, ...] = (
     Sum(Shift(ss, "t"), Diagonal(X)), Sum(col(X, ss), Shift(col(Y, ss), "s")),
     Sum(ss, Strict(transpose(ss2))), Sum(toeplitz, Scale(C, toeplitz)), Product(ss, matrix),
     Product(both_ways, Scale(C, both_ways)), Sum(ss, Diagonal(X)), Product(Diagonal(X), ss),
+    everywhere, prefixed, row(X, col(Y, everywhere)), Product(prefixed, documents),
 )  # fmt: skip
 
 _floats = st.floats(-2.0, 2.0)
@@ -141,6 +155,7 @@ FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(
           "a document both ways": (documents, 2),
           "ranks of the sides multiply": (Product(documents, Sum(ss, Strict(transpose(ss2)))), 2),
           "a transpose is its diagonal and what is above": (transpose(ss), 2),
+          "low rank": (Sum(row(X, col(Y, everywhere)), row(Y, col(X, everywhere))), 4),
           "quasi-separable": (Sum(ss, Strict(transpose(ss2))), 2)}  # fmt: skip
 
 
@@ -168,7 +183,7 @@ def test_the_suite_finds_a_wrong_law() -> None:
 
 
 _LEAVES = st.sampled_from((causal_mask, gamma, ss, ss2, documents, matrix, window, toeplitz,
-                           both_ways, gaussian, Diagonal(X)))  # fmt: skip
+                           both_ways, gaussian, Diagonal(X), everywhere, prefixed))  # fmt: skip
 
 
 def _combined(inner: st.SearchStrategy[Mask]) -> st.SearchStrategy[Mask]:

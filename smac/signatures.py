@@ -16,8 +16,8 @@ class Param:
 
     For kind "expr": `allows` are the axes among T, S, W that the expression may carry, `carries`
     those it must; `form` "name" asks for a bare input, "static" for numbers and sizes only.
-    For "choice": the strings in `choices`. `default` (choice, flag) makes it optional.
-    `hint` ends the message when the axes do not fit.
+    For "choice": the strings in `choices`. `default` makes it optional
+    (expr: a number as text). `hint` ends the message when the axes do not fit.
     """
 
     name: str
@@ -53,6 +53,8 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "dense": (Param("M", allows=("T", "S"), carries=("T", "S"), hint='declare M as "… T S"'),),
     "entry": (Param("formula", "formula"),),
     "ones": (),
+    "lag": (),
+    "wave": (Param("omega", allows=()), Param("phase", allows=(), default="0")),
     "prefix": (Param("p", allows=()),),
     "row": (Param("x", carries=("T",), hint=_BY_T), _A),
     "col": (Param("x", carries=("T",), hint=_BY_T), _A),
@@ -62,7 +64,7 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "shift": (_A, Param("axis", "choice", choices=("t", "s"))),
 }  # fmt: skip
 #: Masks that came after version 1 of the format: inputs may have their names.
-LATER = frozenset({"ones", "prefix"})
+LATER = frozenset({"ones", "prefix", "lag", "wave"})
 #: Names of the format itself; signatures added later do not become reserved words.
 BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.

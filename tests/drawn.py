@@ -11,11 +11,14 @@ from torch import Tensor
 import smac
 from smac.testing.inputs import recipe, values
 
-SPECS = ("gla", "hydra", "linear_attention", "lion", "multiscale", "packed_ssd", "prefix_lm",
-         "retnet", "ssd", "toeplitz")  # fmt: skip
-#: Those with a chunked order, and those that keep a state between calls.
-CHUNKED = tuple(name for name in SPECS if name not in ("toeplitz",))
-STATEFUL = tuple(name for name in CHUNKED if name not in ("hydra", "lion", "prefix_lm"))
+SPECS = ("cosformer", "gamma_memory", "gla", "hydra", "linear_attention", "lion", "low_rank",
+         "mamba3", "multiscale", "packed_ssd", "prefix_lm", "retnet", "rwkv6", "semiseparable2",
+         "ssd", "toeplitz", "window", "xpos")  # fmt: skip
+#: Those with a chunked order, and those that keep a state between calls: nothing above the
+#: diagonal, and no lanes that read positions.
+CHUNKED = tuple(name for name in SPECS if name not in ("toeplitz", "window"))
+STATEFUL = tuple(name for name in CHUNKED if name not in (
+    "cosformer", "gamma_memory", "hydra", "lion", "low_rank", "prefix_lm", "xpos"))  # fmt: skip
 SIZES = {"B": 2, "T": 9, "H": 4, "G": 2, "N": 3, "P": 2}
 
 

@@ -264,7 +264,7 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
         build(MaskTerm("decy", (Name("g"),)))
     assert str(e.value) == (
         "contraction.L: unknown mask 'decy'; expected one of causal, col, decay, dense, diagonal, "
-        "document, entry, fourier, ones, prefix, row, semiseparable, shift, strict, toeplitz, "
-        "transpose, window; did you mean 'decay'?")  # fmt: skip
+        "document, entry, fourier, lag, ones, prefix, row, semiseparable, shift, strict, "
+        "toeplitz, transpose, wave, window; did you mean 'decay'?")  # fmt: skip
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))

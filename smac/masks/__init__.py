@@ -8,10 +8,12 @@ from smac.masks import (
     document,
     formula,
     fourier,
+    lag,
     ones,
     prefix,
     semiseparable,
     toeplitz,
+    wave,
     window,
 )
 from smac.masks.base import Cotangent, Generators, Lane, Mask, Support
@@ -19,6 +21,6 @@ from smac.masks.registry import build, register
 
 __all__ = [
     "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "build", "causal", "decay",
-    "dense", "document", "formula", "fourier", "ones", "prefix", "register",
-    "semiseparable", "toeplitz", "window",
+    "dense", "document", "formula", "fourier", "lag", "ones", "prefix", "register",
+    "semiseparable", "toeplitz", "wave", "window",
 ]  # fmt: skip

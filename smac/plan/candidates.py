@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smac.expr import Call, Expr, Index, children
 from smac.masks.base import Lane
 from smac.plan.cost import fits
 from smac.plan.devices import Device
@@ -73,7 +74,7 @@ def lacks_generators(r: Request) -> str | None:
         return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
-    return _factors_per_value(r)
+    return _factors_per_value(r) or _few_digits(r)
 
 
 def _factors_per_value(r: Request) -> str | None:
@@ -85,6 +86,43 @@ def _factors_per_value(r: Request) -> str | None:
         if "P" in r.spec.axes_of(e):
             return f"takes factors of rows and columns without P, found '{show(e)}'"
     return None
+
+
+#: Bits that may be lost where lanes read positions, of those that the accumulator has.
+_SPARE = {"float64": 43, "float32": 10, "bfloat16": 14, "float16": 14}
+
+
+def _few_digits(r: Request) -> str | None:
+    """Lanes that read positions cancel, or turn by large angles: digits go as T grows."""
+    factors = [e for x in _lanes(r) for e in (x.read, x.write)]
+    powers = max((position_degree(e, turns=False) for e in factors), default=0)
+    exact = r.dtype == "float64" or (r.dtype != "float32" and r.target == "torch")
+    if powers and not exact:
+        return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
+                "no digits to spare; use order='quadratic'")  # fmt: skip
+    degree = max((position_degree(e) for e in factors), default=0)
+    lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.dtype]
+    if lost > spare:
+        return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "
+                f"{spare} may go in {r.dtype}; use order='quadratic'")  # fmt: skip
+    return None
+
+
+def position_degree(e: Expr, turns: bool = True) -> int:
+    """The power of the position that `e` grows with; `turns`: an angle's error counts as one."""
+    match e:
+        case Index("T"):
+            return 1
+        case Call("mul", args):
+            return sum(position_degree(a, turns) for a in args)
+        case Call("where", (_, *args)):
+            return max(position_degree(a, turns) for a in args)
+        case Call("sin" | "cos", (a,)):
+            return position_degree(a) if turns else 0
+        case Call("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "mod", _):
+            return 0
+        case _:
+            return max((position_degree(a, turns) for a in children(e)), default=0)
 
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:

@@ -352,16 +352,35 @@ def entries(x: Shape, rows: int, whole: bool = False) -> int:
     """Entries of L in the tiles that are computed, for one head.
 
     Rows go in blocks of `rows`, against the columns that the support meets. `whole`: ragged blocks
-    count as full ones, and only what lies above a lower mask is skipped.
+    count as full ones, and tiles outside of the band are skipped.
     """
     blocks = -(-x.T // rows)
     if not blocks:
         return 0
     if whole:
-        return rows * rows * (blocks * (blocks + 1) // 2 if x.support.lower else blocks * blocks)
+        return rows * rows * _tiles_met(x, rows, blocks)
     inner = rows * (_clamped_sum(x, rows, blocks - 1))
     height = x.T - (blocks - 1) * rows
     return inner + height * block_columns(x, rows, blocks - 1)
+
+
+def _tiles_met(x: Shape, rows: int, blocks: int) -> int:
+    """Tiles of rows × rows that hold a lag of the support: whole diagonals of them."""
+    lo, hi = x.support.lo, x.support.hi
+    first = 1 - blocks if lo is None else max(-((rows - 1 - lo) // rows), 1 - blocks)
+    last = blocks - 1 if hi is None else min(-(-hi // rows), blocks - 1)
+    if first > last:
+        return 0
+
+    def up_to(d: int) -> int:  # Σ |i| for i from 0 to d, or from d to −1
+        return abs(d) * (abs(d) + 1) // 2
+
+    off = up_to(last) + up_to(first)
+    if first > 0:
+        off = up_to(last) - up_to(first - 1)
+    elif last < 0:
+        off = up_to(first) - up_to(last + 1)
+    return (last - first + 1) * blocks - off
 
 
 def _clamped_sum(x: Shape, rows: int, blocks: int) -> int:

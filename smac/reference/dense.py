@@ -115,6 +115,12 @@ def _window(scope: Scope, w: Arg) -> Value:
     return pointwise(lambda n, w: ((n >= 0) & (n < w)).to(scope.dtype), lags, scalar(w, scope))
 
 
+def _wave(scope: Scope, omega: Arg, phase: Arg) -> Value:
+    lags = Value(("T", "S"), _lags(scope).to(scope.dtype))
+    return pointwise(lambda n, w, f: (w * n + f).cos(), lags, scalar(omega, scope),
+                     scalar(phase, scope))  # fmt: skip
+
+
 def _prefix(scope: Scope, p: Arg) -> Value:
     lags = Value(("T", "S"), _lags(scope))
     s = Value(("S",), torch.arange(scope.sizes["T"], device=scope.device))
@@ -168,6 +174,7 @@ _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
     "transpose": _transpose, "shift": _shift, "prefix": _prefix,
+    "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),
     "entry": lambda scope, e: add(scalar(e, scope), _where(_lags(scope) > scope.sizes["T"], scope)),

@@ -103,8 +103,16 @@ CASES: dict[str, Case] = {
     "documents_both_ways": Case(f"document(ids) * ({SSM} + strict(transpose({SSM})))",
                                 {**A, "ids": "B T"}, bare=("a",)),
     "prefix": Case("prefix(5)"),
+    "square_decay": Case("lag() * lag() * decay(0.7 * g1)", {"g1": "H"}),
+    "distance": Case("0.1 * lag()"),
+    "complex_decay": Case("decay(g1) * wave(w, phase = 0.3 * f)", {"g1": "H", "w": "H", "f": "H"}),
+    "complex_decay_key": Case(f"{SSM} * wave(w)", {"a": "B T H N", "w": "H N"}, channel="N",
+                              bare=("a",)),
+    "complex_both_ways": Case("wave(w) * (decay(g1) + strict(transpose(decay(g1))))",
+                              {"g1": "H", "w": "H"}),
+    "turning": Case("wave(w, phase = 1)", {"w": "B H"}),
     "prefixes": Case("prefix(10 * p) * decay(0.5)", {"p": "B"}),
-    "low_rank": Case("row(r) * col(c) * ones() + row(index(T)) * ones()",
+    "codes": Case("row(r) * col(c) * ones() + row(index(T)) * ones()",
                      {"r": "B T H", "c": "B T H"}),
     "toeplitz": Case("toeplitz(h)", {"h": "H W"}, ("quadratic", "linear")),
     "toeplitz_shared": Case("toeplitz(h)", {"h": "W"}, ("quadratic", "linear")),
@@ -113,7 +121,7 @@ CASES: dict[str, Case] = {
                           ("quadratic", "linear"), lags="both"),
     "window_decay": Case("window(7) * decay(g1)", {"g1": "H"}, QUADRATIC),
     "window_ssm": Case(f"window(5) * {SSM}", A, QUADRATIC, bare=("a",)),
-    "rwkv6": Case("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
+    "bonus": Case("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
                   {"a": "B T H N", "u": "H N"}, channel="N", bare=("a",)),
     "strict": Case(f"strict({SSM})", A, bare=("a",)),
     "strict_decay": Case("strict(decay(g1)) + 2 * causal()", {"g1": "H"}),
@@ -133,7 +141,7 @@ CASES: dict[str, Case] = {
                           bare=("a",)),
     "mamba3_by_strict": Case(f"col(c) * {SSM} + col(b) * strict({SSM})",
                              {**A, "b": "B T H", "c": "B T H"}, bare=("a",)),
-    "mamba3": Case(f"col(c) * {SSM} + shift(col(b) * {SSM}, 's')",
+    "two_band": Case(f"col(c) * {SSM} + shift(col(b) * {SSM}, 's')",
                    {**A, "b": "B T H", "c": "B T H"}, QUADRATIC, bare=("a",)),
     "both_ways": Case(f"{SSM} + strict(transpose(semiseparable(log_decay = b)))",
                       {**A, "b": "B T H"}, bare=("a", "b")),
@@ -157,11 +165,13 @@ CASES: dict[str, Case] = {
     "dense_transposed": Case("transpose(dense(M))", {"M": "T S"}, QUADRATIC),
     "dense_causal": Case("causal() * dense(M)", {"M": "B G T S"}, QUADRATIC, axes=GROUP),
 }  # fmt: skip
-TWO_SIDED = ("both_ways", "both_ways_gated", "both_ways_key", "both_ways_value", "upper",
+#: Nonzero above the diagonal, or with lanes that read positions: no state between calls.
+STATELESS = ("both_ways", "both_ways_gated", "both_ways_key", "both_ways_value", "upper",
              "both_ways_groups", "strictly_upper", "by_position", "documents_alone",
              "documents_both_ways", "prefix", "prefixes",
-             "low_rank")  # fmt: skip
-STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders and n not in TWO_SIDED)
+             "codes", "distance", "complex_both_ways", "turning",
+             "square_decay", "complex_decay", "complex_decay_key")  # fmt: skip
+STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders and n not in STATELESS)
 
 #: Names that a careless printer would take for its own.
 HOSTILE = """

@@ -19,9 +19,11 @@ from smac.masks import (
     document,
     formula,
     fourier,
+    lag,
     ones,
     prefix,
     semiseparable,
+    wave,
 )
 from smac.masks import toeplitz as toeplitz_family
 from smac.masks import window as window_family
@@ -47,6 +49,8 @@ window = window_family.Window(Num(3))
 gaussian = formula.Formula(call("exp", call("neg", call("mul", C, call("mul", LAG, LAG)))))
 everywhere = ones.Ones()
 prefixed = prefix.Prefix(C)
+lags = lag.Lag()
+waves = wave.Wave(C, Name("d"))
 #: What `shift(semiseparable(a), "t")` is, written by hand.
 by_hand = formula.Formula(
     call("where", call("gt", T_POS, S_POS),
@@ -68,6 +72,7 @@ MASKS: tuple[Mask, ...] = (
     Sum(Shift(ss, "t"), Diagonal(X)), Sum(col(X, ss), Shift(col(Y, ss), "s")),
     Sum(ss, Strict(transpose(ss2))), Sum(toeplitz, Scale(C, toeplitz)), Product(ss, matrix),
     Product(both_ways, Scale(C, both_ways)), Sum(ss, Diagonal(X)), Product(Diagonal(X), ss),
+    lags, Product(lags, Product(lags, gamma)), waves, Product(waves, ss), waves.transpose(),
     everywhere, prefixed, row(X, col(Y, everywhere)), Product(prefixed, documents),
 )  # fmt: skip
 
@@ -100,7 +105,7 @@ def values_of(draw: st.DrawFn, e: Expr, T: int, seen: Counter[str]) -> dict[str,
         if name == "ids":
             ids = draw(st.lists(st.integers(0, 2), min_size=T, max_size=T))
             return torch.tensor(ids, dtype=torch.int64)
-        shapes = {"h": (T + 2,), "hb": (max(2 * T - 1, 0),), "M": (T, T), "c": ()}
+        shapes = {"h": (T + 2,), "hb": (max(2 * T - 1, 0),), "M": (T, T), "c": (), "d": ()}
         return floats(*shapes.get(name, (T,)))
 
     return {name: one(name) for name in sorted(names(e))}
@@ -155,6 +160,9 @@ FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(
           "a document both ways": (documents, 2),
           "ranks of the sides multiply": (Product(documents, Sum(ss, Strict(transpose(ss2)))), 2),
           "a transpose is its diagonal and what is above": (transpose(ss), 2),
+          "a line is rank 2": (Product(lags, causal_mask), 2),
+          "a square rank 3": (Product(lags, Product(lags, gamma)), 3),
+          "a complex decay is rank 2": (Product(waves, ss), 2),
           "low rank": (Sum(row(X, col(Y, everywhere)), row(Y, col(X, everywhere))), 4),
           "quasi-separable": (Sum(ss, Strict(transpose(ss2))), 2)}  # fmt: skip
 
@@ -183,7 +191,8 @@ def test_the_suite_finds_a_wrong_law() -> None:
 
 
 _LEAVES = st.sampled_from((causal_mask, gamma, ss, ss2, documents, matrix, window, toeplitz,
-                           both_ways, gaussian, Diagonal(X), everywhere, prefixed))  # fmt: skip
+                           both_ways, gaussian, Diagonal(X), everywhere, prefixed, lags,
+                           waves))  # fmt: skip
 
 
 def _combined(inner: st.SearchStrategy[Mask]) -> st.SearchStrategy[Mask]:

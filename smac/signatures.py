@@ -54,6 +54,11 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "entry": (Param("formula", "formula"),),
     "ones": (),
     "lag": (),
+    "circulant": (
+        Param("h", allows=("W",), carries=("W",), hint='declare h over the lag axis, "H W" or "W"'),
+    ),
+    "level": (Param("l", allows=(), form="static"),),
+    "kron": (_A, Param("B", "mask"), Param("width", allows=(), form="static")),
     "wave": (Param("omega", allows=()), Param("phase", allows=(), default="0")),
     "prefix": (Param("p", allows=()),),
     "row": (Param("x", carries=("T",), hint=_BY_T), _A),
@@ -64,7 +69,7 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "shift": (_A, Param("axis", "choice", choices=("t", "s"))),
 }  # fmt: skip
 #: Masks that came after version 1 of the format: inputs may have their names.
-LATER = frozenset({"ones", "prefix", "lag", "wave"})
+LATER = frozenset({"circulant", "kron", "lag", "level", "ones", "prefix", "wave"})
 #: Names of the format itself; signatures added later do not become reserved words.
 BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from drawn import CHUNKED, SPECS, STATEFUL, draw, floats
+from drawn import BY_FFT, CHUNKED, SPECS, STATEFUL, draw, floats
 from torch import Tensor
 
 import smac
@@ -14,7 +14,7 @@ from smac.runtime.state import State
 
 ORDERS = [(name, order) for name in SPECS for order in ("linear", "chunked", "quadratic")
           if name in CHUNKED or order == "quadratic"
-          or (name, order) == ("toeplitz", "linear")]  # fmt: skip
+          or (name in BY_FFT and order == "linear")]  # fmt: skip
 #: Fewer than 60 numbers in all, so that every entry of the Jacobian is checked.
 TINY = {"B": 1, "T": 3, "H": 1, "G": 1, "N": 1, "P": 1}
 

@@ -105,6 +105,27 @@ def test_generators_above_the_diagonal_keep_no_state(text: str) -> None:
                                      "diagonal; multiply it by causal())")  # fmt: skip
 
 
+def test_a_level_is_a_whole_number() -> None:
+    for text in ("level(1.5)", "level(size(N))", "level(41)"):
+        with pytest.raises(SpecError, match=r"level\(l\): found '.*'; expected a whole number from 0"):
+            mask_of(text)
+    generators = mask_of("level(3)").generators()
+    assert generators is not None
+    assert generators.rank == 1
+
+
+def test_a_plane_takes_masks_of_positions() -> None:
+    mask = mask_of("kron(decay(g), window(3), width = 4)")
+    assert mask.missing("generators") == (
+        "mask 'kron(decay(g), window(3), 4)' has no generators (a plane of tokens has no one order "
+        "in which a state could pass)")  # fmt: skip
+    with pytest.raises(PlanError) as e:
+        mask_of("kron(semiseparable(a), decay(g), width = 4)").entry()
+    assert str(e.value) == (
+        "kron: mask 'semiseparable(a)' reads tokens; expected masks of positions alone, as "
+        "causal(), decay(gamma), window(w) and their sums")  # fmt: skip
+
+
 def test_laws_that_hold_are_not_missing() -> None:
     assert mask_of("decay(g) * document(ids)").missing("generators") is None
     assert mask_of("decay(g) * document(ids)").missing("state") is None
@@ -263,8 +284,8 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
     with pytest.raises(SpecError) as e:
         build(MaskTerm("decy", (Name("g"),)))
     assert str(e.value) == (
-        "contraction.L: unknown mask 'decy'; expected one of causal, col, decay, dense, diagonal, "
-        "document, entry, fourier, lag, ones, prefix, row, semiseparable, shift, strict, "
-        "toeplitz, transpose, wave, window; did you mean 'decay'?")  # fmt: skip
+        "contraction.L: unknown mask 'decy'; expected one of causal, circulant, col, decay, dense, "
+        "diagonal, document, entry, fourier, kron, lag, level, ones, prefix, row, semiseparable, "
+        "shift, strict, toeplitz, transpose, wave, window; did you mean 'decay'?")  # fmt: skip
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))

@@ -149,7 +149,7 @@ class SweepContext(KernelContext):
         at = want.index("i")
         sizes = ", ".join("C" if x == "i" else "-1" for x in want)
         index = ", ".join("None" if x == "i" else ":" for x in want[: at + 1])
-        wide = view(text, have, want.replace("i", ""))
+        wide = view(text, have, want.replace("i", ""), whole=True)
         return f"{wide}[{index}].expand({sizes})"
 
     def _factor(self, name: str | None) -> Factor | None:

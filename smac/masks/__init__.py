@@ -3,12 +3,15 @@
 from smac.masks import (
     algebra,
     causal,
+    circulant,
     decay,
     dense,
     document,
     formula,
     fourier,
+    kron,
     lag,
+    level,
     ones,
     prefix,
     semiseparable,
@@ -20,7 +23,7 @@ from smac.masks.base import Cotangent, Generators, Lane, Mask, Support
 from smac.masks.registry import build, register
 
 __all__ = [
-    "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "build", "causal", "decay",
-    "dense", "document", "formula", "fourier", "lag", "ones", "prefix", "register",
-    "semiseparable", "toeplitz", "wave", "window",
+    "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "build", "causal", "circulant",
+    "decay", "dense", "document", "formula", "fourier", "kron", "lag", "level", "ones", "prefix",
+    "register",    "semiseparable", "toeplitz", "wave", "window",
 ]  # fmt: skip

@@ -19,6 +19,8 @@ from smac.masks.band import band, empty
 from smac.show import show_mask
 from smac.terms import MaskTerm
 
+#: What `symbol` says beside a shift of 0.
+MIDDLE, WRAPS = -1, -2
 #: Why a mask with lanes has no state to keep.
 ABOVE = "it is nonzero above the diagonal; multiply it by causal()"
 #: Multiply-adds of one padded real FFT convolution, per token and doubling of T.
@@ -129,8 +131,8 @@ class Mask(ABC):
     def symbol(self) -> tuple[Expr, int] | None:
         """(h, shift) when L[t,s] = h[t − s + shift] reads a lag-axis expression; else None.
 
-        Shift 0: h[n] for n ≥ 0, L is 0 above the diagonal. `shift` −1 stands for "T − 1": lag 0 in
-        the middle (bidirectional)."""
+        Shift 0: h[n] for n ≥ 0, L is 0 above the diagonal. MIDDLE stands for "T − 1": lag 0 in the
+        middle (bidirectional). WRAPS for h[(t − s) mod T]."""
         return None
 
     def parameters(self) -> tuple[Expr, ...]:

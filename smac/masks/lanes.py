@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from smac.expr import ONE, ZERO, Expr, Num, call
 from smac.masks.base import Lane
-from smac.masks.make import add, mul, sub
+from smac.masks.make import add, keep, mul
 
 Lanes = tuple[Lane, ...]
 #: The log decay of a lane that keeps nothing from one token to the next.
@@ -39,7 +39,7 @@ def _late(x: Lane) -> Lanes:
         return ()
     read = x.read if x.log_decay == ZERO else mul(x.read, call("exp", x.log_decay))
     if x.reset is not None:
-        read = mul(read, sub(ONE, x.reset))
+        read = keep(call("eq", x.reset, ZERO), read)
     return (replace(x, read=read, late=True),)
 
 

@@ -108,7 +108,7 @@ def _lower(arg: Arg, scope: Scope) -> bool:
     if not isinstance(arg, MaskTerm):
         return False
     match arg.fn:
-        case "causal" | "decay" | "semiseparable" | "diagonal":
+        case "causal" | "decay" | "semiseparable" | "diagonal" | "level":
             return True
         case "add":
             return all(_lower(a, scope) for a in arg.args)
@@ -141,6 +141,8 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
         case "document":
             starts = _starts(scalar(args[0], scope), last, scope)
             return (Lane(Value(starts.axes, 1 - starts.data), one, one, (term,)),)
+        case "level":
+            return (_level(args[0], scope),)
         case "diagonal":
             zero = torch.zeros_like(one.data)
             return (Lane(_along_t(Value((), zero), scope), scalar(args[0], scope), one,
@@ -166,6 +168,17 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
         case "given":
             return _lanes(args[1] if args[0] in scope.present else args[2], scope, last)
     return None
+
+
+def _level(level: Arg, scope: Scope) -> Lane:
+    """From the first half of each block of 2^l tokens to its second half."""
+    block = 2 ** int(scalar(level, scope).data)
+    at = torch.arange(scope.sizes["T"], device=scope.device) % block
+    first, inside = 2 * at < block, at != 0
+    read = first if block == 1 else ~first
+    factor, reads, writes = (Value(("T",), x.to(scope.dtype)) for x in (inside, read, first))
+    key = (None,) if block == 1 else ("level", level)
+    return Lane(factor, reads, writes, key, key, key)
 
 
 def _alike(a: Lane, b: Lane) -> list[tuple[Lane, Lane]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from smac.expr import Expr
-from smac.masks.base import Cotangent, Lane, Mask
+from smac.masks.base import WRAPS, Cotangent, Lane, Mask
 from smac.show import show
 from smac.testing.positions import RESET, Positions, covers, evaluate, grid, matrix, pointwise
 
@@ -88,6 +88,8 @@ def _from_symbol(h: Expr, shift: int, T: int, values: Mapping[str, Tensor]) -> T
     lag = torch.arange(T)[:, None] - torch.arange(T)
     if shift == 0:
         return torch.where(lag >= 0, lags[lag.clamp(min=0)], 0.0)
+    if shift == WRAPS:
+        return lags[lag % max(T, 1)]
     return lags[lag + T - 1]
 
 

@@ -14,12 +14,15 @@ from smac.expr import ONE, S_POS, T_POS, At, Between, Expr, Name, Num, call, nam
 from smac.masks import (
     Mask,
     causal,
+    circulant,
     decay,
     dense,
     document,
     formula,
     fourier,
+    kron,
     lag,
+    level,
     ones,
     prefix,
     semiseparable,
@@ -50,6 +53,9 @@ gaussian = formula.Formula(call("exp", call("neg", call("mul", C, call("mul", LA
 everywhere = ones.Ones()
 prefixed = prefix.Prefix(C)
 lags = lag.Lag()
+circle = circulant.Circulant(Name("h"))
+levels = tuple(level.Level(Num(n)) for n in range(4))
+plane = kron.Kron(Sum(gamma, Strict(transpose(gamma))), window, Num(3))
 waves = wave.Wave(C, Name("d"))
 #: What `shift(semiseparable(a), "t")` is, written by hand.
 by_hand = formula.Formula(
@@ -72,6 +78,8 @@ MASKS: tuple[Mask, ...] = (
     Sum(Shift(ss, "t"), Diagonal(X)), Sum(col(X, ss), Shift(col(Y, ss), "s")),
     Sum(ss, Strict(transpose(ss2))), Sum(toeplitz, Scale(C, toeplitz)), Product(ss, matrix),
     Product(both_ways, Scale(C, both_ways)), Sum(ss, Diagonal(X)), Product(Diagonal(X), ss),
+    circle, Product(circle, circle), circle.transpose(), plane, plane.transpose(), *levels,
+    Product(Sum(row(X, levels[1]), row(Y, levels[2])), ss), levels[2].transpose(),
     lags, Product(lags, Product(lags, gamma)), waves, Product(waves, ss), waves.transpose(),
     everywhere, prefixed, row(X, col(Y, everywhere)), Product(prefixed, documents),
 )  # fmt: skip
@@ -163,6 +171,8 @@ FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(
           "a line is rank 2": (Product(lags, causal_mask), 2),
           "a square rank 3": (Product(lags, Product(lags, gamma)), 3),
           "a complex decay is rank 2": (Product(waves, ss), 2),
+          "a level keeps rank": (Product(levels[2], ss), 1),
+          "levels add": (Sum(Sum(levels[0], levels[1]), Sum(levels[2], levels[3])), 4),
           "low rank": (Sum(row(X, col(Y, everywhere)), row(Y, col(X, everywhere))), 4),
           "quasi-separable": (Sum(ss, Strict(transpose(ss2))), 2)}  # fmt: skip
 
@@ -192,7 +202,7 @@ def test_the_suite_finds_a_wrong_law() -> None:
 
 _LEAVES = st.sampled_from((causal_mask, gamma, ss, ss2, documents, matrix, window, toeplitz,
                            both_ways, gaussian, Diagonal(X), everywhere, prefixed, lags,
-                           waves))  # fmt: skip
+                           waves, circle, levels[0], levels[2], plane))  # fmt: skip
 
 
 def _combined(inner: st.SearchStrategy[Mask]) -> st.SearchStrategy[Mask]:

@@ -10,6 +10,11 @@ cotangent of an output y is the buffer "d.y", the gradient of an input x the buf
 are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
 "state.last" and "state.last_out" (the id of the last token before, and of the last token).
 
+A packed program runs sequences that lie behind one another along T, each as if it were alone: the
+buffer "cu_seqlens" says where they start and end, states have the axis SEQ in the place of B. What
+T, positions and sums over T mean inside a kernel is then the sequence's own; pointwise kernels and
+the sums of stores know no sequences.
+
 On paper, for ssd with gate and groups (a0 = delta·A, one lane):
 
     forward    values Q = C, K = B, V = delta·x, a0 = delta·A
@@ -33,13 +38,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from smac.axes import SEQ as SEQ  # re-exported: buffers speak of it
 from smac.expr import Expr
 from smac.masks.base import Support
 
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
 DTYPES = ("operand", "acc", "int", "input")
-ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch")
+ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch", "lengths")
 #: How a kernel walks: "chunked" sweeps chunks with carried states, "recurrent" tokens with carried
 #: states, "tiles" goes over T × T tiles of `entry`, "fft" convolves along T, "pointwise" has
 #: no mask.
@@ -102,6 +108,9 @@ class Carry:
     under Lᵀ. `initial`/`final` name state buffers or None; `saves` a scratch buffer that keeps the
     state with which the sweep enters each segment of the walk (axes batch, "C" for segments in
     order of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
+    `against` names states that another carry saved: where the sweep enters a segment, their product
+    with its own, summed over N, goes to the buffer `met` (axes batch, "C", H, R, P); a carry with
+    `met` and `restores` reads it there.
     """
 
     name: str
@@ -112,6 +121,8 @@ class Carry:
     final: str | None = None
     saves: str | None = None
     restores: str | None = None
+    against: str | None = None
+    met: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +238,7 @@ class Program:
     steps: tuple[Step, ...]
     batch: tuple[str, ...] = ("B",)
     groups: tuple[str, ...] = ()
+    packed: bool = False
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`; KeyError when there is none."""

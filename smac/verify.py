@@ -50,7 +50,7 @@ def _kernel(program: Program, k: Kernel, known: set[str]) -> None:
     carries = {c.name: c for c in k.carries}
     for c in k.carries:
         _hold({c.left, c.right} <= values, program, f"{at}: carry '{c.name}' of unknown values")
-        for n in (c.initial, c.final, c.saves, c.restores):
+        for n in (c.initial, c.final, c.saves, c.restores, c.against, c.met):
             _hold(n is None or n in known, program, f"{at}: carry '{c.name}' names state '{n}'")
     for r in k.reads:
         _hold(r.carry in carries, program, f"{at}: read '{r.out}' of unknown carry '{r.carry}'")

@@ -27,6 +27,11 @@ class KernelContext:
         self.letters = Letters(self.batch, k.group)
         self.scope = Scope(self.order, {g: f"n_H // n_{g}" for g in p.groups})
         self.buffers = {b.name: b for b in p.buffers}
+        self.cut = p.packed and k.kind == "chunked"
+        #: The tokens in flight, as they are loaded and as they are stored.
+        self.rows = ("at", "put") if self.cut else ("t0:t1", "t0:t1")
+        if self.mirrored:
+            self.rows = ("n_T - t1 : n_T - t0", "n_T - t1 : n_T - t0")
         self.once: list[str] = []
         self.loaded: set[str] = set()
         self.sums: dict[str, Code] = {}
@@ -64,7 +69,9 @@ class KernelContext:
         cast = "" if b.dtype == "int" else ".to(acc)"
         along = "T" in b.axes and not whole
         local = f"t_{name.replace('.', '_')}"
-        code = f"{python(b)}{self.flight(b.axes)}{cast}" if along else f"{python(b)}{cast}"
+        code = f"{python(b)}{cast}"
+        if along:
+            code = f"{python(b)}{slices(b.axes, self.rows[0])}{self.turned(b.axes)}{cast}"
         self.scope.define(name, local, b.axes)
         if not along:
             self.once.append(f"{local} = {code}")
@@ -135,6 +142,9 @@ class KernelContext:
                 text = f"{text}.unflatten({i}, (n_{g}, -1))"
                 own[i : i + 1] = [g, "H"]
         gone = [i for i, a in enumerate(own) if a not in axes]
+        if self.cut and "T" in own and "T" not in axes:
+            behind = ", None" * (len(own) - own.index("T") - 1)
+            text = f"torch.where({f'real[:{behind}]' if behind else 'real'}, {bare(text)}, 0.0)"
         if gone:
             text = f"{text}.sum({gone[0] if len(gone) == 1 else tuple(gone)})"
         return Code(text, tuple(a for a in own if a in axes))
@@ -180,11 +190,13 @@ class KernelContext:
         code = self._partial(self.scope.code(s.expr), b.axes)
         lines += self.scope.take_lines()
         along = "T" in b.axes and not whole
-        target = python(b) + (self.slices(b.axes) if along else "[...]")
+        target = python(b) + (slices(b.axes, self.rows[1]) if along else "[...]")
         text = self.scope.align(code, b.axes)
         text = text + self.turned(b.axes) if along and code.axes and "T" in code.axes else text
         text = bare(text)
         adds = b.role == "gradient" and not written_once(self.program, b)
+        if self.cut and b.role == "output":  # an index by a tensor does not convert by itself
+            text = f"{closed(text)}.to(operand)"
         lines.append(f"{target} {'+=' if adds else '='} {text}")
         return lines
 
@@ -199,15 +211,11 @@ class KernelContext:
             self.scope.define("Z", "Z", axes)
         return lines
 
-    def slices(self, axes: tuple[str, ...]) -> str:
-        """The index of the tokens in flight, as they lie in memory."""
-        ends = "n_T - t1 : n_T - t0" if self.mirrored else "t0:t1"
-        return f"[{':, ' * axes.index('T')}{ends}]"
-
     def turned(self, axes: tuple[str, ...]) -> str:
         """What brings tokens between the walk's order and memory's."""
         return f".flip({axes.index('T') - len(axes)})" if self.mirrored else ""
 
-    def flight(self, axes: tuple[str, ...]) -> str:
-        """The tokens in flight, in the walk's order."""
-        return self.slices(axes) + self.turned(axes)
+
+def slices(axes: tuple[str, ...], rows: str) -> str:
+    """The index of the tokens in flight, `rows` along T."""
+    return f"[{':, ' * axes.index('T')}{rows}]"

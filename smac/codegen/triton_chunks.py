@@ -1,8 +1,8 @@
-"""Context of the kernel that takes every chunk by itself, between states that sweeps have saved.
+"""Context of a kernel that takes every chunk by itself, between states that sweeps have saved.
 
-It makes Y, or every gradient of the contraction, and stores what expressions over those it can:
-tiles, sums over a tile's columns, and sums over the heads of a group (a program takes several in
-turn). What is left goes to tensors of its own, for pointwise kernels.
+It makes Y or gradients of the contraction, whichever it is asked to read, and stores what
+expressions over those it can: tiles, sums over a tile's columns, and sums over the heads of a group
+(a program takes several in turn). What is left goes to tensors of its own, for pointwise kernels.
 
 Non-goals: no sweeps (triton_sweeps.py), no sums over batch or tokens (the wrapper's).
 """
@@ -28,7 +28,7 @@ from smac.codegen.triton_sweeps import DOT, evenness, lanes_texts
 from smac.codegen.triton_tiles import Frame, Ix, Scope
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.expr import Expr, Name, call, names, substitute
-from smac.ir import Carry, Kernel, Store
+from smac.ir import SEQ, Carry, Kernel, Store
 
 _T = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
 _SIDES: Mapping[str, Ix] = {"N": Ix("o_n", 1, "m_n", 0, "DN"), "P": Ix("o_p", 1, "m_p", 0, "DP")}
@@ -57,7 +57,9 @@ def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[S
     own |= {o: host.canonical(natural) for g in k.lane_grads
             for o in (g.decay, g.read, g.write) if o is not None}  # fmt: skip
     found = _sort(host, k, natural, own)
-    d = _draft(host, name, k, bool(found.totals))
+    # Tiles of N are programs of their own where nothing is summed over N.
+    split = not k.lane_grads and not found.vectors and not {"Y", "d.V"} & own.keys()
+    d = _draft(host, name, k, bool(found.totals), split)
     d.rows, d.row = rows, {"C": Ix("i_chunk"), "I": Ix("o_i", 0, section=0, extent="C")}
     x = _texts(d, k)
     d.extra = {o: Text(f"b_{identifier(o)}") for o in own}
@@ -70,7 +72,9 @@ def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[S
     x["stores"], x["parts"] = made.stores, made.parts
     evenness(d, _WIDTHS, value(k, k.carries[0].right).tail is not None)
     d.constants["EXACT"] = "op.itemsize >= 4"
-    host.launch(replace(d.finish("chunks", x), warps=8, stages="1"))
+    x["split"] = split
+    # More warps than rows fill would hold the same tiles twice.
+    host.launch(replace(d.finish("chunks", x), warps=4, stages="1"))
     for buffer, texts in terms.items():
         host.put(buffer, texts)
     return left
@@ -86,7 +90,7 @@ def _sort(host: Host, k: Kernel, natural: set[str], own: Mapping[str, tuple[str,
         axes = [set(axes_of(host, s, values, own)) for s in stores]
         sides = {next((a for a in ("N", "P") if a in x), None) for x in axes}
         fits = all(x - {"N", "P"} == natural and not {"N", "P"} <= x for x in axes)
-        if b in host.made or not fits:
+        if not fits:
             out.later += stores
         elif not target & {"N", "P"}:
             out.vectors[b] = [(s.expr, next((a for a in ("N", "P") if a in x), None))
@@ -103,29 +107,34 @@ def _sort(host: Host, k: Kernel, natural: set[str], own: Mapping[str, tuple[str,
     return out
 
 
-def _draft(host: Host, name: str, k: Kernel, sums_heads: bool) -> Draft:
+def _draft(host: Host, name: str, k: Kernel, sums_heads: bool, split: bool) -> Draft:
     layout, chunk = host.layout, f"rows({k.walk.chunk}, op)"
     owned = heads_and_batch(layout, carried_axes(k))
     batch = [a for a in owned if a != "H"]
     fixed = {a: Ix(f"at_{a}", fixed=True) for a in batch}
     grid = [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")]
+    deep = "columns(n_N, op)" if split else "width(n_N, op)"
     heads = "1"
     if "H" in owned:
         fixed |= {"H": Ix("at_H", fixed=True, section=1), "_h": Ix("i_heads", fixed=True)}
         fixed |= {g: Ix(f"at_{g}", fixed=True) for g in layout.groups}
         if sums_heads:
             host.helpers.add("heads_each")
-            programs = " * ".join([grid[0][2], "n_H", *(f"n_{a}" for a in batch)])
+            tiles = [f"triton.cdiv(n_N, {deep})"] if split else []
+            programs = " * ".join([*tiles, grid[0][2], "n_H", *(f"n_{a}" for a in batch)])
             each = [f"n_H // n_{g}" for g in layout.groups] or ["n_H"]
             heads = f"{name}_heads"
             host.lines.append(f"{heads} = heads_each(({', '.join(each)},), {programs})")
         grid.append(("i_heads", "(n_H // HEADS)", f"(n_H // {heads})"))
-    scope = Scope(fixed, layout.groups, host.known)
+    if split:  # beside each other: what they share is then in the cache
+        grid.insert(0, ("i_n", "tl.cdiv(n_N, DN)", f"triton.cdiv(n_N, {deep})"))
+    fixed |= {SEQ: Ix(f"at_{SEQ}", fixed=True)} if layout.packed else {}
+    scope = Scope(fixed, layout.groups, host.known, layout.packed)
     d = Draft(name, "Chunks in parallel: " + ", ".join(r.out for r in k.reads) + ".", scope,
               {v.name: v for v in k.values}, [*grid, *owned_grid(batch)], {})  # fmt: skip
     if "H" in owned:
         d.head = "(i_heads * HEADS)"
-    d.constants = {"C": chunk, "DN": "width(n_N, op)", "DP": "width(n_P, op)", "HEADS": heads,
+    d.constants = {"C": chunk, "DN": deep, "DP": "width(n_P, op)", "HEADS": heads,
                    **DOT}  # fmt: skip
     return d
 
@@ -166,11 +175,15 @@ def _factor(d: Draft, operand: str) -> str | None:
 
 def _lanes(d: Draft, k: Kernel, forward: Carry, reverse: Carry | None) -> list[dict[str, object]]:
     state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk")}
+    column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk")}
     bare = replace(forward, initial=None, final=None, saves=None)
     lanes = lanes_texts(d, k, bare, "N", {"T": _T})
     for i, (lane, text) in enumerate(zip(k.lanes, lanes, strict=True)):
         text["states"] = saved_state(d, forward, state, i)
         text["adjoints"] = None if reverse is None else saved_state(d, reverse, state, i)
+        if reverse is not None and reverse.met is not None:
+            at = {**column, "R": Ix(str(i))} if i else column
+            text["met"] = d.scope.address(reverse.met, at, 1)[0]
         grad = next((g for g in k.lane_grads if g.lane == i), None)
         text["grads"] = None if grad is None else {
             n: None if o is None else identifier(o)
@@ -201,7 +214,8 @@ def _totals(host: Host, d: Draft, found: Sorted, stored: tuple[Store, ...],
     stores = []
     for i, (buffer, e, side) in enumerate(found.totals):
         frame = {"T": _T, side: _SIDES[side]}
-        bare = isinstance(e, Name) and side == "N" and sum(e.id in names(s.expr) for s in stored) == 1
+        readers = sum(e.id in names(s.expr) for s in stored) if isinstance(e, Name) else 0
+        bare = side == "N" and readers == 1
         texts.append({"i": i, "text": None if bare else real(d.show(e, frame, 2)),
                       "width": _WIDTHS[side], "stage": _stage(e, own),
                       "of": e.id if isinstance(e, Name) and bare else None})  # fmt: skip
@@ -231,9 +245,10 @@ def _stores(host: Host, d: Draft, found: Sorted, natural: set[str],
     made = Made()
 
     def place(buffer: str, axes: set[str]) -> str:
-        """The buffer itself where it has these axes, else a tensor to be summed into it."""
+        """The buffer itself where it has these axes, else a tensor to be summed into it, as where
+        another kernel has filled the buffer."""
         target = host.program.buffer(buffer).axes
-        if set(target) == axes:
+        if set(target) == axes and buffer not in host.made:
             host.ensure(buffer)
             return buffer
         part = host.fresh("partial", host.canonical(axes))

@@ -4,7 +4,7 @@
 
 dQ reads the product K ⊗ V that Y reads; dK and dV read Q ⊗ dY in reverse. `together` puts all of it
 into one reverse walk (after one that saves states); `apart` gives each read a kernel of its own;
-`parallel` sweeps for the states alone and then reads every chunk by itself.
+`parallel` sweeps for the states alone and then reads every chunk by itself, in two kernels.
 
 Non-goals: no order (an `Order` makes the kernels), no target.
 """
@@ -46,7 +46,7 @@ def reversed_walk(order: Order, dy: Value, reads: tuple[Read, ...], stores: tupl
     """`together` under a given dY: `reads` beside the gradients', `stores` of what is read, and
     `side` in the names of kernels where a mask has two."""
     p = order.parts
-    kv, qg = _carries(p)
+    kv, qg = carries_of(p)
     steps: list[Step] = []
     scratch: tuple[Buffer, ...] = ()
     of_side = f"_{side}" if side else ""
@@ -54,7 +54,8 @@ def reversed_walk(order: Order, dy: Value, reads: tuple[Read, ...], stores: tupl
         saved = f"saved.KV{of_side}"
         steps.append(order.kernel(f"states{of_side}", (p.k, p.v), (replace(kv, saves=saved),)))
         scratch = (saved_states(p, saved),)
-        kv = replace(kv, initial=None, restores=saved)
+        # Of packed sequences several may begin behind the state that is restored.
+        kv = replace(kv, initial=kv.initial if p.packed else None, restores=saved)
     main = order.kernel(
         f"backward{of_side}", (p.q, p.k, p.v, dy), (kv, qg),
         (*reads, READ_DQ, READ_DK, READ_DV), mask_grads=True, reverse=order.stateful,
@@ -74,10 +75,10 @@ def apart(order: Order) -> Backward:
         steps.append(y)
         scratch += buffers
     if needs_y(dy) or p.reads_z:
-        point, dy, buffers = _materialised(p, dy)
+        point, dy, buffers = materialised(p, dy)
         steps.append(point)
         scratch += buffers
-    kv, qg = _carries(p)
+    kv, qg = carries_of(p)
     saves = order.stateful and bool(order.mask_uses())
     first = replace(kv, saves="saved.KV" if saves else None)
     last = replace(qg, saves="saved.QG" if saves else None)
@@ -87,7 +88,7 @@ def apart(order: Order) -> Backward:
         ("grad_v", (p.q, p.k, dy), last, READ_DV, p.v),
     ):
         k = order.kernel(name, operands, (carry,), (read,), reverse=carry.reverse)
-        buffer = Buffer(read.out, _per_head(p, like), "acc", "scratch")
+        buffer = Buffer(read.out, per_head(p, like), "acc", "scratch")
         stores = (Store(buffer.name, Name(read.out), buffer.axes),)
         if read is READ_DV and p.reads_z:
             stores = (replace(stores[0]),)  # the tail of V is constant: its gradient goes nowhere
@@ -110,32 +111,39 @@ def apart(order: Order) -> Backward:
 
 
 def parallel(order: Order) -> Backward:
-    """States of both sweeps first; then one kernel takes every chunk by itself and reads it all."""
+    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the
+    mask's gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []
     scratch: list[Buffer] = []
-    reads: tuple[Read, ...] = (READ_DQ, READ_DK, READ_DV)
+    reads: tuple[Read, ...] = (READ_DV,)
     if needs_y(dy):
         y, buffers = raw_output(order)
-        point, dy, more = _materialised(p, dy)
+        point, dy, more = materialised(p, dy)
         steps += [y, point]
         scratch += [*buffers, *more]
     elif stores_need_y(p):
-        reads = (READ_Y, *reads)
-    kv, qg = _carries(p)
+        reads = (READ_Y, READ_DV)
+    kv, qg = carries_of(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
+    sweep = replace(qg, saves="saved.QG")
+    carries = (replace(kv, initial=None, restores="saved.KV"),
+               replace(qg, initial=None, final=None, restores="saved.QG"))  # fmt: skip
+    if order.mask_uses():  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
+        states.append(Buffer("met", (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
+        sweep = replace(sweep, against="saved.KV", met="met")
+        carries = (carries[0], replace(carries[1], met="met"))
     steps += [
         order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
-        order.kernel("adjoints", (p.q, dy), (replace(qg, saves="saved.QG"),), reverse=True),
+        order.kernel("adjoints", (p.q, dy), (sweep,), reverse=True),
     ]
-    main = order.kernel(
-        "backward", (p.q, p.k, p.v, dy),
-        (replace(kv, initial=None, restores="saved.KV"),
-         replace(qg, initial=None, final=None, restores="saved.QG")),
-        reads, mask_grads=True,
-    )  # fmt: skip
-    steps.append(replace(main, stores=input_stores(order)))
+    operands = (p.q, p.k, p.v, dy)
+    wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
+    deep = order.kernel("grad_qk", operands, carries, (READ_DQ, READ_DK))
+    ours = frozenset(("d.Q", "d.K"))
+    steps += [replace(wide, stores=input_stores(order, without=ours)),
+              replace(deep, stores=input_stores(order, only=ours))]  # fmt: skip
     return Backward(tuple(steps), (*scratch, *states))
 
 
@@ -145,7 +153,7 @@ def raw_output(order: Order) -> tuple[Kernel, tuple[Buffer, ...]]:
     buffers = [Buffer("Y", p.y_axes, "acc", "scratch")]
     if p.reads_z:
         buffers.append(Buffer("Z", _without_p(p.y_axes), "acc", "scratch"))
-    kv, _ = _carries(p)
+    kv, _ = carries_of(p)
     k = order.kernel("output", (p.q, p.k, p.v), (kv,), (READ_Y,))
     stores = tuple(Store(b.name, Name(b.name), b.axes) for b in buffers)
     return replace(k, stores=stores), tuple(buffers)
@@ -161,19 +169,18 @@ def output_stores(p: Parts) -> tuple[Store, ...]:
     return tuple(Store(n, e, output_axes(p, e)) for n, e in p.spec.output)
 
 
-def input_stores(
-    order: Order, outputs: bool = True, operands: bool = True
-) -> tuple[Store, ...]:
-    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x: in the [output] table
-    (`outputs`), and in Q, K, V and the mask (`operands`)."""
+def input_stores(order: Order, only: frozenset[str] | None = None,
+                 without: frozenset[str] = frozenset()) -> tuple[Store, ...]:  # fmt: skip
+    """grad_x += chain(d use, ∂ use/∂ x) for each use of each float input x: those uses whose d is
+    `only` one of some, or all `without` some."""
     p = order.parts
-    uses: list[tuple[Expr, Expr, tuple[str, ...]]] = []
-    if outputs:
-        uses += [(Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output]
+    uses: list[tuple[Name, Expr, tuple[str, ...]]] = [
+        (Name(f"d.{n}"), e, output_axes(p, e)) for n, e in p.spec.output
+    ]
+    uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
     of_mask = {n for n, _ in order.mask_uses()}
-    if operands:
-        uses += [(Name(f"d.{v.name}"), v.expr, v.axes) for v in (p.q, p.k, p.v)]
-        uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
+    uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
+    uses = [u for u in uses if u[0].id not in without and (only is None or u[0].id in only)]
     stores = []
     for i in p.spec.inputs:
         if i.name in p.integers:
@@ -182,7 +189,7 @@ def input_stores(
         for grad, e, axes in uses:
             if i.name not in names(e):
                 continue
-            infinite = isinstance(grad, Name) and grad.id in of_mask
+            infinite = grad.id in of_mask
             term = chain(grad, diff(e, Name(i.name)), infinite)
             if term != ZERO:
                 by_axes.setdefault(canonical(p.spec, {*axes, *i.axes}), []).append(term)
@@ -199,7 +206,7 @@ def stores_need_y(p: Parts) -> bool:
     )  # fmt: skip
 
 
-def _carries(p: Parts) -> tuple[Carry, Carry]:
+def carries_of(p: Parts) -> tuple[Carry, Carry]:
     """K ⊗ V, and Q ⊗ dY in reverse, with the op's states where they were asked for."""
     if not p.state:
         return Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)
@@ -214,7 +221,7 @@ def saved_states(p: Parts, name: str, dtype: str = "acc") -> Buffer:
     return Buffer(name, (*p.spec.batch, "C", "H", "R", "N", "P"), dtype, "scratch")
 
 
-def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]]:
+def materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]]:
     """dY (and dZ) as buffers, and the value that reads them."""
     buffers = [Buffer("d.Y", p.y_axes, "acc", "scratch")]
     stores = [Store("d.Y", dy.expr, dy.axes)]
@@ -226,7 +233,7 @@ def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...
     return pointwise("cotangent", tuple(stores)), value, tuple(buffers)
 
 
-def _per_head(p: Parts, v: Value) -> tuple[str, ...]:
+def per_head(p: Parts, v: Value) -> tuple[str, ...]:
     """Axes of an operand's raw gradient: every batch axis, token and head of Y, its own N or P."""
     last = "P" if v.name == "V" else "N"
     own = {last} & {*v.axes, "P" if v is p.v else last}

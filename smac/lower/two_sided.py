@@ -76,7 +76,8 @@ def forward(s: Sides) -> tuple[tuple[Step, ...], tuple[Buffer, ...]]:
 def backward(s: Sides) -> Backward:
     """Steps that store every gradient. Y is computed again only where a derivative reads it."""
     p = s.parts
-    dy, of_outputs = cotangent(p), input_stores(s.above, operands=False)
+    outputs = frozenset(f"d.{n}" for n, _ in p.spec.output)
+    dy, of_outputs = cotangent(p), input_stores(s.above, only=outputs)
     steps: tuple[Step, ...] = ()
     scratch: tuple[Buffer, ...] = ()
     if needs_y(dy) or stores_need_y(p):
@@ -91,7 +92,7 @@ def backward(s: Sides) -> Backward:
         scratch, of_outputs = (*scratch, *made), ()
         dy = replace(dy, expr=Name("d.Y"), tail=None if dy.tail is None else Name("d.Z"))
     for side, order in s.each():
-        stores_here = (*input_stores(order, outputs=False), *of_outputs)
+        stores_here = (*input_stores(order, without=outputs), *of_outputs)
         found = reversed_walk(order, dy, (), stores_here, side)
         steps, scratch, of_outputs = (*steps, *found.steps), (*scratch, *found.scratch), ()
     return Backward(steps, scratch)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from smac.expr import Call, Expr, Index, children
 from smac.masks.base import Lane
-from smac.plan.cost import fits
+from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
 from smac.plan.types import Request
@@ -70,10 +70,14 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
 
 def lacks_generators(r: Request) -> str | None:
     """The law that the chunked and linear orders miss, or None."""
-    if r.mask.generators() is None:
+    generators = r.mask.generators()
+    if generators is None:
         return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
+    if r.packed and generators.above:
+        return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
+                "sequences apart there; use order='quadratic'")  # fmt: skip
     return _factors_per_value(r) or _few_digits(r)
 
 
@@ -129,15 +133,17 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the target's templates cannot do yet."""
     if r.target != "triton":
         return None
-    most = MOST_LANES[order]
+    most = 1 if x.channel else MOST_LANES[order]
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
     if any(lane.late for lane in _lanes(r)):
         return ("takes no late lanes on target triton so far (strict, shift, what is above a "
                 "diagonal); use target='torch'")  # fmt: skip
-    if order == "chunked" and x.channel:
-        return f"takes no mask per {x.channel} on target triton so far; use target='torch'"
+    widest = 256 if x.item == 2 else 128
+    if order == "chunked" and x.channel and channel_size(x) > widest:
+        return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
+                f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
 
 
@@ -152,6 +158,8 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
         return ()
     widest = 128 if x.item == 2 else 64
     reason = missing
+    if reason is None and x.channel:
+        reason = f"takes no mask per {x.channel} on schedule 'chunks'; use schedule='sweep'"
     if reason is None and r.dtype == "float16":
         reason = "keeps states in memory in the operands' type, which float16 is too narrow for"
     if reason is None and x.tail:
@@ -167,6 +175,8 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     missing = r.mask.missing("symbol")
     if missing is not None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
+    if r.packed:
+        return "FFT convolves along all of T and keeps no packed sequences apart"
     if r.target == "triton":
         return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
@@ -196,12 +206,16 @@ def _rows(x: Shape, r: Request) -> list[int]:
 
 
 def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
-    """Those that fit on chip; the smallest where none does, for the kernel then splits N."""
+    """Those that fit on chip; the smallest where none does, for the kernel then splits N. In 16
+    bits the largest that fits: smaller ones leave tensor cores idle."""
     sizes = CHUNKS[r.target]
     if r.target == "torch":
         return list(sizes)
     sizes = tuple(c for c in sizes if c <= largest_chunk(r.target, x.item))
-    return [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    if x.channel and x.item == 2 and sizes[-1] < x.T:
+        return [sizes[-1]]  # all of it is products of C rows, which Hopper wants 64 of
+    found = [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    return found[-1:] if x.item == 2 and not x.channel else found
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

@@ -59,6 +59,15 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
         Param("tol", allows=(), form="static", default=Num(1e-4)),
         Param("max_rank", allows=(), form="static", default=Num(32)),
     ),
+    "ones": (),
+    "lag": (),
+    "circulant": (
+        Param("h", allows=("W",), carries=("W",), hint='declare h over the lag axis, "H W" or "W"'),
+    ),
+    "level": (Param("l", allows=(), form="static"),),
+    "kron": (_A, Param("B", "mask"), Param("width", allows=(), form="static")),
+    "wave": (Param("omega", allows=()), Param("phase", allows=(), default=Num(0))),
+    "prefix": (Param("p", allows=()),),
     "row": (Param("x", carries=("T",), hint=_BY_T), _A),
     "col": (Param("x", carries=("T",), hint=_BY_T), _A),
     "strict": (_A,),
@@ -66,8 +75,10 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "transpose": (_A,),
     "shift": (_A, Param("axis", "choice", choices=("t", "s"))),
 }  # fmt: skip
+#: Masks that came after version 1 of the format: inputs may have their names.
+LATER = frozenset({"circulant", "kron", "lag", "level", "ones", "prefix", "wave"})
 #: Names of the format itself; signatures added later do not become reserved words.
-BUILTIN = frozenset(SIGNATURES)
+BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.
 FACTOR = Param("factor", allows=(), hint="use row(x) * A or col(x) * A for a factor with T")
 OPERATOR_TERMS = frozenset({"add", "mul", "scale", "given"})

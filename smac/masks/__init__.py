@@ -4,13 +4,20 @@ from smac.masks import (
     algebra,
     approx,
     causal,
+    circulant,
     decay,
     dense,
     document,
     formula,
     fourier,
+    kron,
+    lag,
+    level,
+    ones,
+    prefix,
     semiseparable,
     toeplitz,
+    wave,
     window,
 )
 from smac.masks.base import Cotangent, Generators, Lane, Mask, Support
@@ -18,6 +25,6 @@ from smac.masks.registry import build, register
 
 __all__ = [
     "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "approx", "build", "causal",
-    "decay",
-    "dense", "document", "formula", "fourier", "register", "semiseparable", "toeplitz", "window",
+    "circulant", "decay", "dense", "document", "formula", "fourier", "kron", "lag", "level", "ones",
+    "prefix", "register", "semiseparable", "toeplitz", "wave", "window",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smac.errors import PlanError
 from smac.expr import Name
+from smac.masks.classify import resolve
 from smac.reference.baseline import baseline, operand_dtype
 from smac.reference.dense import mask_matrix
 from smac.reference.oracle import bind
@@ -62,7 +63,7 @@ class Trial:
         given = draw(self.op.spec, before, self.recipe, self.device)
         given = {n: x if "T" in self.op.spec.input(n).axes else self.inputs[n]
                  for n, x in given.items()}  # fmt: skip
-        _, s = reference(self.op.spec, given, return_state=True)
+        _, s = reference(resolve(self.op.spec), given, return_state=True)
 
         def leaf(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.detach().to(self.acc).requires_grad_()
@@ -109,6 +110,8 @@ def values_and_gradients(trial: Trial) -> tuple[Error, Error]:
     """Outputs, the last state, and gradients of everything that floats, against the oracle."""
     spec, inputs, start = trial.op.spec, trial.inputs, trial.initial
     more: dict[str, Any] = {"initial_state": start, "return_state": True} if start else {}
+    if start:  # the oracle judges a formula by the formula, but knows no state of one
+        spec = resolve(spec)
     names, leaves = _leaves(inputs, start)
     got = _flat(trial.call(inputs, **more), start)
     exact = _flat(reference(spec, inputs, **more), start)

@@ -1,6 +1,6 @@
 """Writes docs/classification.md: what every formula of docs/formulas.py was found to be.
 
-    PYTHONPATH=. python docs/classification.py
+    python -m docs.classification
 """
 
 from __future__ import annotations

@@ -286,6 +286,7 @@ def _between(base: Value, low: Value, high: Value) -> Value:
     ends = union(low, high)
     rest = tuple(a for a in base.axes if a != "T")
     data = base.to((*rest, "T"))
+    data = data if data.is_floating_point() else data.double()
     k = torch.arange(data.shape[-1], device=data.device)
     inside = (k > low.to(ends).unsqueeze(-1)) & (k <= high.to(ends).unsqueeze(-1))
     reset = data <= RESET

@@ -19,7 +19,7 @@ from smac.masks.classify import named, terms, two_axes
 from smac.masks.classify.check import ClassificationError, verify
 from smac.masks.classify.forms import exchanged, mono_positions, moved
 from smac.masks.classify.normal import Normal
-from smac.masks.classify.polynomial import Poly, TooLarge, expression
+from smac.masks.classify.polynomial import Poly, TooLarge, close, expression
 from smac.masks.classify.realise import Realiser, Side
 from smac.masks.classify.separate import Unknown
 from smac.show import show
@@ -190,13 +190,14 @@ class _Reading:
     def _whole(self, lower: Poly, upper: Poly) -> Found | None:
         """A mask that the diagonal does not part: rows, columns, documents, matrices."""
         across = Normal(1, self.along).poly(exchanged(expression(lower)))
-        if not upper or across != upper:
+        if not upper or not close(across, upper):
             return None
         try:
             side = self._side(lower, 0, full=True)
         except Unknown:
             return None
-        return self._named(side.term, side.rank, ("support: both triangles alike", *side.lines))
+        lines = ("support: both triangles alike", *side.lines)
+        return Found(side.term, named.structure(side.term, side.rank, True), side.rank, lines)
 
     def _named(self, term: MaskTerm, rank: int | None, lines: tuple[str, ...]) -> Found:
         return Found(term, named.structure(term, rank), rank, lines)

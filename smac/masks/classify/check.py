@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from smac.axes import Scope
 from smac.errors import SmacError
@@ -101,7 +102,7 @@ class _Entries:
         """1 where both were compared, 0 where the formula has no value."""
         p = Point(T, self.drawn, t, s)
         try:
-            want = float(value(self.formula, p))
+            want = float(value(self.formula, replace(p, strict=False)))
         except (ArithmeticError, ValueError, IndexError):
             return 0
         if not math.isfinite(want):

@@ -14,7 +14,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from smac.expr import At, Between, Call, Expr, Given, Index, Name, Num, Pos, Size
+from smac.expr import At, Between, Call, Expr, Given, Index, Name, Num, Pos, Size, walk
 
 Tensor = float | int | list[float] | list[int] | list[list[float]]
 _RESET = -256.0
@@ -22,17 +22,22 @@ _RESET = -256.0
 
 @dataclass(frozen=True)
 class Point:
-    """A pair of positions in a sequence of length T, or a place along T or W (`index`)."""
+    """A pair of positions in a sequence of length T, or a place along T or W (`index`).
+
+    Outside its axis an input is 0, as the oracle has it for formulas; with `strict` (for masks,
+    which must not read there) that is an IndexError.
+    """
 
     T: int
     values: Mapping[str, Tensor]
     t: int = 0
     s: int = 0
     index: Mapping[str, int] | None = None
+    strict: bool = True
 
     def along(self, k: int) -> Point:
         """The place k of the sequence (or lag) axis, for pointwise bases."""
-        return Point(self.T, self.values, index={"T": k, "W": k})
+        return Point(self.T, self.values, index={"T": k, "W": k}, strict=self.strict)
 
 
 def value(e: Expr, p: Point) -> float:
@@ -85,8 +90,10 @@ def _tensor(x: Tensor, p: Point) -> float:
 
 
 def _read(base: Expr, at: list[int], p: Point) -> float:
-    if any(i < 0 for i in at):
-        raise IndexError(f"reads place {min(at)}")
+    if any(not 0 <= i < p.T for i in at) and not (len(at) == 1 and 0 <= at[0] < _length(base, p)):
+        if p.strict:
+            raise IndexError(f"reads place {at} of {p.T}")
+        return 0.0
     if len(at) == 2:
         assert isinstance(base, Name)
         rows = p.values[base.id]
@@ -95,6 +102,13 @@ def _read(base: Expr, at: list[int], p: Point) -> float:
         assert isinstance(row, list)
         return row[at[1]]
     return value(base, p.along(at[0]))
+
+
+def _length(base: Expr, p: Point) -> int:
+    """The places of a base along T or W: those of what it reads."""
+    found = [len(x) for n in walk(base) if isinstance(n, Name)
+             and isinstance(x := p.values[n.id], list)]  # fmt: skip
+    return min(found, default=p.T)
 
 
 def _pow(a: float, b: float) -> float:

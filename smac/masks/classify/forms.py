@@ -89,16 +89,19 @@ def same_residue(p: Poly) -> Expr | None:
     return None
 
 
-def offset(e: Expr) -> tuple[str, int]:
+def offset(p: Poly) -> tuple[str, int]:
     """(position, integer) of a bound of a sum."""
-    match e:
-        case Pos(which):
-            return which, 0
-        case Call("add", (Pos(which), Num(int(n)))):
-            return which, n
-        case Call("sub", (Pos(which), Num(int(n)))):
-            return which, -n
+    for at in (T_POS, S_POS):
+        n = p.get(UNIT, Fraction(0))
+        if set(p) - {UNIT} == {Mono(((at, 1),))} and p[Mono(((at, 1),))] == 1 and n == int(n):
+            return at.which, int(n)
     raise TooLarge
+
+
+def placed(which: str, n: int) -> Expr:
+    """The bound that `offset` reads."""
+    at = Pos(which)
+    return at if n == 0 else call("add" if n > 0 else "sub", at, Num(abs(n)))
 
 
 def boolean(e: Expr) -> bool:

@@ -9,8 +9,8 @@ from smac.expr import S_POS, T_POS, At, Call, Expr, Size, walk
 from smac.terms import MaskTerm
 
 
-def structure(term: MaskTerm, rank: int | None) -> str:
-    """A few words for a mask that was found."""
+def structure(term: MaskTerm, rank: int | None, full: bool = False) -> str:
+    """A few words for a mask that was found; `full`: the diagonal does not part it."""
     used = _functions(term)
     words = []
     if "toeplitz" in used:
@@ -23,7 +23,9 @@ def structure(term: MaskTerm, rank: int | None) -> str:
         words.append("banded")
     if "document" in used:
         words.append("documents")
-    if rank is not None:
+    if rank is not None and full:
+        words.append(f"low-rank, rank {rank}")
+    elif rank is not None:
         words.append("diagonal" if used == {"diagonal"} else f"semiseparable, rank {rank}")
     return "; ".join(words) or "masked"
 

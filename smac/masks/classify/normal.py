@@ -37,6 +37,7 @@ from smac.masks.classify.forms import (
     leading,
     mono_positions,
     offset,
+    placed,
     same_residue,
     settles,
     whole,
@@ -331,12 +332,11 @@ class Normal:
         return self.poly(transform(base, read))
 
     def _between(self, base: Expr, low: Expr, high: Expr) -> Poly:
-        (a, i), (b, j) = offset(low), offset(high)
+        (a, i), (b, j) = offset(self.poly(low)), offset(self.poly(high))
         if a == b or (a, b) == ("t", "s"):
             shift = self.least if a != b else 0
             if j - i - shift <= 0:
                 return {}  # the range is empty on this side of the diagonal
-        base = self.canonical(base)
         if (a, b, i) == ("s", "t", -1):
             return poly.add(self._at(base, (S_POS,)), self._between(base, S_POS, high))
-        return poly.atom(Between(base, low, high))
+        return poly.atom(Between(self.canonical(base), placed(a, i), placed(b, j)))

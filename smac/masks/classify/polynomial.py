@@ -187,12 +187,17 @@ def scaled(c: Fraction, e: Expr) -> Expr:
     return value_of(c) if e == ONE else call("mul", value_of(c), e)
 
 
-def value_of(c: Fraction) -> Num:
-    """The nearest number. Raises TooLarge beyond the floats."""
+def value_of(c: Fraction) -> Expr:
+    """The number, as a quotient where it is no float. Raises TooLarge beyond the floats."""
     try:
-        return number(int(c) if c.denominator == 1 else float(c))
+        nearest = float(c)
     except OverflowError:
         raise TooLarge from None
+    if c.denominator == 1:
+        return number(int(c))
+    if Fraction(nearest) != c and max(abs(c.numerator), c.denominator) < 2**53:
+        return call("div", number(c.numerator), number(c.denominator))
+    return number(nearest)
 
 
 def product(m: Mono) -> Expr:
@@ -227,6 +232,11 @@ def _exponentials(m: Mono) -> list[Expr]:
 
 def _powered(e: Expr, p: int) -> Expr:
     return e if p == 1 else call("pow", e, Num(p))
+
+
+def close(p: Mapping[Mono, Fraction], q: Mapping[Mono, Fraction]) -> bool:
+    """Whether two sums are the same up to the rounding of coefficients."""
+    return p.keys() == q.keys() and all(abs(q[m] - c) <= abs(c) / 2**48 for m, c in p.items())
 
 
 def select(p: Mapping[Mono, Fraction], keep: Callable[[Mono], bool]) -> tuple[Poly, Poly]:

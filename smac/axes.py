@@ -18,6 +18,8 @@ from smac.terms import Axis, Contraction, Input, MaskTerm
 KNOWN = ("B", "T", "S", "W", "H", "N", "P")
 #: Axes along the sequence: a mask consumes them.
 POSITIONS = frozenset({"T", "S", "W"})
+#: The axis of states that counts packed sequences, in the place of B.
+SEQ = "SEQ"
 
 
 @dataclass(frozen=True, slots=True)

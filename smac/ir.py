@@ -10,6 +10,11 @@ cotangent of an output y is the buffer "d.y", the gradient of an input x the buf
 are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
 "state.last" and "state.last_out" (the id of the last token before, and of the last token).
 
+A packed program runs sequences that lie behind one another along T, each as if it were alone: the
+buffer "cu_seqlens" says where they start and end, states have the axis SEQ in the place of B. What
+T, positions and sums over T mean inside a kernel is then the sequence's own; pointwise kernels and
+the sums of stores know no sequences.
+
 On paper, for ssd with gate and groups (a0 = delta·A, one lane):
 
     forward    values Q = C, K = B, V = delta·x, a0 = delta·A
@@ -33,13 +38,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from smac.axes import SEQ as SEQ  # re-exported: buffers speak of it
 from smac.expr import Expr
 from smac.masks.base import Support
 
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
 DTYPES = ("operand", "acc", "int", "input")
-ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch")
+ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch", "lengths")
 #: How a kernel walks: "chunked" sweeps chunks with carried states, "recurrent" tokens with carried
 #: states, "tiles" goes over T × T tiles of `entry`, "fft" convolves along T, "pointwise" has
 #: no mask.
@@ -228,6 +234,7 @@ class Program:
     steps: tuple[Step, ...]
     batch: tuple[str, ...] = ("B",)
     groups: tuple[str, ...] = ()
+    packed: bool = False
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`; KeyError when there is none."""

@@ -37,11 +37,10 @@ class Exact:
 
     def __call__(self, *, initial_state: Any = None, return_state: bool = False,
                  cu_seqlens: Any = None, **inputs: Any) -> Any:  # fmt: skip
-        if cu_seqlens is not None:
-            raise PlanError("cu_seqlens are not supported yet")
         low = operand_dtype(self.spec, inputs)
         acc = torch.promote_types(low, torch.float32)
-        made = reference(self.spec, inputs, initial_state=initial_state, return_state=return_state)
+        made = reference(self.spec, inputs, initial_state=initial_state, return_state=return_state,
+                         cu_seqlens=cu_seqlens)  # fmt: skip
         y, state = made if return_state else (made, None)
         if self.wrong is not None:
             y, state = self.wrong(y, state, inputs, initial_state)
@@ -281,3 +280,17 @@ def test_shipped_specs_on_interpreted_triton(order: str) -> None:
 def test_replay_runs_a_cell_on_the_real_op() -> None:
     sizes = (("B", 1), ("H", 2), ("N", 3), ("P", 2), ("T", 37))
     replay("retnet", Cell("torch", "chunked", "float64", sizes, chunk=16))
+
+
+class Together(Exact):
+    """Lets packed sequences run on into each other."""
+
+    def __call__(self, *, cu_seqlens: Any = None, **inputs: Any) -> Any:
+        return super().__call__(**inputs)
+
+
+def test_sequences_that_run_into_each_other_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smac.runtime.op, "compile", lambda spec, **_: Together(spec))
+    report = check("toeplitz", targets=("torch",), orders=("quadratic",), dtypes=("float64",),
+                   quick=True)  # fmt: skip
+    assert [f.what for f in report.failures] == ["packed"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import smac
@@ -106,6 +108,45 @@ def test_gla_has_a_channel() -> None:
     assert main.reads == READS  # Y is not needed: the output is Y itself
     assert stores(main)["grad.g"] == ["d.a0  B T H N"]
     assert stores(main)["grad.q"] == ["chain(d.Q, 1 / sqrt(size(N)))  B T H N"]
+
+
+def test_a_channel_on_triton_is_swept_where_a_read_contracts_it() -> None:
+    """For a mask per N: Y and dV by sweeps, which save states; dQ, dK and the decays from those."""
+    (k,) = kernels(forward(plan("gla", "chunked", target="triton")))
+    assert (k.reads, k.carries, k.channel) == ((READ_Y,), (KV,), "N")
+    states, grad_v, chunks = kernels(backward(plan("gla", "chunked", target="triton")))
+    assert (states.reads, states.carries) == ((), (replace(KV, saves="saved.KV"),))
+    assert (grad_v.reads, grad_v.carries) == (READS[2:], (replace(QG, saves="saved.QG"),))
+    assert stores(grad_v) == {"grad.v": ["d.V  B T H P"]}
+    assert chunks.reads == READS[:2]
+    assert chunks.carries == (replace(KV, restores="saved.KV"), replace(QG, restores="saved.QG"))
+    assert chunks.lane_grads == (LaneGrad(0, "d.a0"),)
+    assert stores(chunks) == {
+        "grad.q": ["chain(d.Q, 1 / sqrt(size(N)))  B T H N"], "grad.k": ["d.K  B T H N"],
+        "grad.g": ["d.a0  B T H N"]}  # fmt: skip
+
+
+PER_VALUE = str(smac.load("gla")).replace("TSN", "TSP").replace(
+    'g = "B T H N"', 'g = "B T H P"').replace("P = 512", "P = 64")  # fmt: skip
+
+
+def test_a_channel_per_value_turns_sweeps_and_chunks_around() -> None:
+    """For a mask per P: Y from saved states; dQ and dK by sweeps; dV and the decays from states.
+    An output that is not linear in Y has it made again."""
+    text = PER_VALUE.replace('y = "Y"', 'y = "silu(Y) * v"')
+    states, chunks = kernels(forward(plan(text, "chunked", state=True, target="triton")))
+    assert states.carries == (
+        replace(KV, initial="state.S0", final="state.ST", saves="saved.KV"),)  # fmt: skip
+    assert (chunks.reads, chunks.carries) == ((READ_Y,), (replace(KV, restores="saved.KV"),))
+    made = kernels(backward(plan(text, "chunked", target="triton")))
+    assert [(k.name, tuple(r.out for r in k.reads)) for k in made] == [
+        ("states", ()), ("output", ("Y",)), ("cotangent", ()), ("grad_q", ("d.Q",)),
+        ("grad_k", ("d.K",)), ("chunks", ("d.V",)),
+    ]  # fmt: skip
+    assert made[3].carries == (KV,)  # its states are saved already
+    assert made[4].carries == (replace(QG, saves="saved.QG"),)
+    assert stores(made[5]) == {
+        "grad.v": ["d.y * silu(Y) + d.V  B T H P"], "grad.g": ["d.a0  B T H P"]}
 
 
 def test_toeplitz_goes_by_its_entry() -> None:

@@ -156,13 +156,6 @@ def test_nothing_in_nothing_out(name: str, sizes: dict[str, int]) -> None:
                for g, x in zip(grads, floats(inputs), strict=True))  # fmt: skip
 
 
-def test_packed_sequences_say_what_to_do() -> None:
-    with pytest.raises(smac.PlanError) as e:
-        SSD(**draw(SSD.spec), cu_seqlens=torch.tensor([0, 9]))
-    assert str(e.value) == ("ssd: packed sequences by cu_seqlens are not supported yet; give the "
-                            "mask a document(ids) factor and pass ids")  # fmt: skip
-
-
 def test_repr_shows_inputs_with_axes() -> None:
     assert repr(smac.compile("packed_ssd", order="linear")) == """\
 Op 'packed_ssd': SSD over documents packed into one sequence: no state passes from one to the next

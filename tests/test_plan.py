@@ -91,16 +91,44 @@ def test_states_need_generators_and_an_order_that_keeps_them() -> None:
     assert ("quadratic", "keeps no state between calls") in p.illegal
 
 
+def test_a_mask_per_channel_says_how_it_is_chunked() -> None:
+    p = plan("gla", backward=True, sizes={"B": 8})
+    assert (p.order, p.chunk, p.chosen.schedule) == ("chunked", 64, "sweep")
+    assert dict(p.illegal)["chunked (chunks)"] == (
+        "takes no mask per N on schedule 'chunks'; use schedule='sweep'"
+    )
+    text = p.explain()
+    assert "mask    semiseparable(g): generators of rank 1, lower triangular, one per N" in text
+    assert {n for n, _ in p.chosen.traffic} >= {"decays", "operands and scores", "states"}
+    assert {d.name for d in p.chosen.dots} == {
+        "level scores", "state", "QdY state", "dV read", "dV intra", "dscores", "dQ read",
+        "dK read", "inside"}  # fmt: skip
+    with pytest.raises(PlanError, match=r"takes no mask per N on schedule 'chunks'"):
+        plan("gla", order="chunked", schedule="chunks")
+    # Short sequences take smaller chunks; long ones, in 16 bits, only those of 64.
+    assert {c.chunk for c in plan("gla", order="chunked", sizes={"T": 40}).candidates} == {16, 32}
+    assert {c.chunk for c in plan("gla", order="chunked", dtype="float32",
+                                  sizes={"N": 64, "T": 4096}).candidates} == {32}  # fmt: skip
+
+
 def test_what_triton_lacks_is_listed_and_said() -> None:
-    assert dict(plan("gla").illegal)["chunked"].startswith("takes no mask per N on target triton")
-    assert orders(plan("gla")) == {"quadratic", "linear"}
-    assert orders(plan("multiscale")) == {"quadratic"}
+    assert dict(plan("gla", sizes={"N": 300}).illegal)["chunked"] == (
+        "takes a channel N of at most 256 in bfloat16 on target triton, found 300: "
+        "a program holds it whole"
+    )
+    assert orders(plan("gla")) == {"quadratic", "linear", "chunked"}
+    assert orders(plan("multiscale")) == {"quadratic", "chunked"}
     with pytest.raises(
-        PlanError, match=r"order='chunked' takes rank 1 on target triton so far, found rank 2"
+        PlanError,
+        match=r"order='linear' takes a rank of at most 1 on target triton so far, found rank 2",
     ):
-        plan("multiscale", order="chunked")
-    with pytest.raises(PlanError, match=r"no order is left on target triton: quadratic: keeps"):
-        plan("multiscale", state=True)
+        plan("multiscale", order="linear")
+    with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'chunks'$"):
+        plan("linear_attention", order="chunked", schedule="chunks")
+    with pytest.raises(PlanError, match=r"float16 is too narrow for$"):
+        plan("ssd", schedule="chunks", dtype="float16")
+    with pytest.raises(PlanError, match=r"at most 128 in bfloat16 .*, found N = 256, P = 64$"):
+        plan("ssd", schedule="chunks", sizes={"N": 256})
     assert orders(plan("multiscale", target="torch")) == {"quadratic", "chunked", "linear"}
 
 
@@ -129,7 +157,7 @@ def test_one_chunk_with_states_stays_chunked() -> None:
                         "target triton"),
         ({"chunk": 64, "order": "linear"}, "chunk: found 64 with the linear order"),
         ({"order": "cubic"}, "order: found 'cubic'; expected one of auto, linear, quadratic"),
-        ({"schedule": "fast"}, "schedule: found 'fast'; expected one of auto, fft, segments"),
+        ({"schedule": "fast"}, "schedule: found 'fast'; expected one of auto, chunks, fft"),
         ({"schedule": "segments"}, "schedule='segments' is no schedule of order='auto' on target"),
         ({"dtype": "int8"}, "dtype: found 'int8'; expected one of float64, float32"),
         ({"device": "tpu"}, "device: found 'tpu'; expected one of cpu, cuda, h100, h200, a100"),
@@ -218,7 +246,7 @@ def test_distorting_the_device_table_moves_the_choice() -> None:
 
     assert order() == "chunked"
     boundless = {"dot16": 1e18, "scalar": 1e18, "bandwidth": 1e17, "units": 10**5}
-    assert order(**boundless) == "quadratic"  # only waiting is left
+    assert order(**boundless, step=0.0) == "quadratic"  # nothing waits for a state
     assert order(dot16=1e9) == "linear"  # the recurrence takes no dots
     cpu = {"cpu": replace(TABLE["cpu"], op=1.0)}
     few = make(load("ssd"), sizes={"T": 300}, dtype="float32", device="cpu", table=cpu)

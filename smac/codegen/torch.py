@@ -12,6 +12,7 @@ from smac.codegen.env import environment, render
 from smac.codegen.letters import contract, reduce, view
 from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes, python, written_once
+from smac.codegen.torch_packed import in_chunks, packing, scan
 from smac.codegen.torch_sweep import SweepContext
 from smac.codegen.torch_sweep_grad import SweepGradContext
 from smac.codegen.torch_tiles import FftContext, TilesContext
@@ -33,6 +34,7 @@ BLOCKS: dict[tuple[str, bool], tuple[type[KernelContext], str]] = {
 class Helpers:
     """Which helper functions the module needs beyond those that always come."""
 
+    packed: bool
     channel: bool
     tiles: bool
     math: bool
@@ -57,6 +59,7 @@ def render_torch(programs: tuple[Program, ...]) -> str:
     functions = [_function(p) for p in programs]
     tiles = any(k.kind in ("tiles", "fft") for k in kernels)
     helpers = Helpers(
+        packed=any(p.packed for p in programs),
         channel=any(k.channel and k.kind == "chunked" for k in kernels), tiles=tiles,
         math=tiles or any("math." in step for f in functions for step in f.steps),
     )  # fmt: skip
@@ -73,9 +76,12 @@ def _function(p: Program) -> Function:
     final = [b for b in p.buffers if b.role == "state" and b not in states]
     steps = tuple(_step(s, p, shapes) for s in p.steps)
     made = [_allocation(b, shapes, p) for b in results]
-    returned = _tuple([_result(b) for b in results] + [python(b) for b in final])
-    header = [*_used(shapes.lines, "\n".join((*made, *steps, returned))), *made]
-    parameters = tuple(python(b) for b in (*incoming, *states))
+    returned = _tuple([_result(b, p) for b in results] + [python(b) for b in final])
+    cuts = packing(p)
+    text = "\n".join((*cuts, *made, *steps, returned))
+    header = [*_used(shapes.lines, text), *cuts, *made]
+    lengths = [b for b in p.buffers if b.role == "lengths"]
+    parameters = tuple(python(b) for b in (*incoming, *states, *lengths))
     return Function(p.name, _summary(p), parameters, tuple(header), steps, returned)
 
 
@@ -102,7 +108,8 @@ def _summary(p: Program) -> str:
 
 
 def _allocation(b: Buffer, shapes: Shapes, p: Program) -> str:
-    sizes = "".join(f"{shapes.size(a)}, " for a in b.axes)
+    more = " + 1" if in_chunks(p) else ""  # a row for what no token is written from
+    sizes = "".join(f"{shapes.size(a)}{more if a == 'T' else ''}, " for a in b.axes)
     if b.role == "output":
         return f"{python(b)} = torch.empty({sizes}dtype=operand, device=device)".replace(
             "empty(dtype", "empty((), dtype"
@@ -114,13 +121,16 @@ def _allocation(b: Buffer, shapes: Shapes, p: Program) -> str:
     )
 
 
-def _result(b: Buffer) -> str:
-    return python(b) if b.role == "output" else f"{python(b)}.to(in_{b.of}.dtype)"
+def _result(b: Buffer, p: Program) -> str:
+    text = python(b)
+    if in_chunks(p) and "T" in b.axes:
+        text += f".narrow({b.axes.index('T')}, 0, n_T)"
+    return text if b.role == "output" else f"{text}.to(in_{b.of}.dtype)"
 
 
 def _step(step: Kernel | Scan, p: Program, shapes: Shapes) -> str:
     if isinstance(step, Scan):
-        return _scan(step, p)
+        return scan(step, p) if p.packed else _scan(step, p)
     make, template = BLOCKS[step.kind, len(step.reads) > 1]
     text = render(template, k=make(step, p, shapes))
     return "\n".join(line for line in text.splitlines() if line.strip())

@@ -27,6 +27,9 @@ class KernelContext:
         self.letters = Letters(self.batch, k.group)
         self.scope = Scope(self.order, {g: f"n_H // n_{g}" for g in p.groups})
         self.buffers = {b.name: b for b in p.buffers}
+        self.cut = p.packed and k.kind == "chunked"
+        #: The tokens in flight, as they are loaded and as they are stored.
+        self.rows = ("at", "put") if self.cut else ("t0:t1", "t0:t1")
         self.once: list[str] = []
         self.loaded: set[str] = set()
         self.sums: dict[str, Code] = {}
@@ -64,7 +67,7 @@ class KernelContext:
         cast = "" if b.dtype == "int" else ".to(acc)"
         along = "T" in b.axes and not whole
         local = f"t_{name.replace('.', '_')}"
-        code = f"{python(b)}{slices(b.axes)}{cast}" if along else f"{python(b)}{cast}"
+        code = f"{python(b)}{slices(b.axes, self.rows[0])}{cast}" if along else f"{python(b)}{cast}"
         self.scope.define(name, local, b.axes)
         if not along:
             self.once.append(f"{local} = {code}")
@@ -135,6 +138,9 @@ class KernelContext:
                 text = f"{text}.unflatten({i}, (n_{g}, -1))"
                 own[i : i + 1] = [g, "H"]
         gone = [i for i, a in enumerate(own) if a not in axes]
+        if self.cut and "T" in own and "T" not in axes:
+            behind = ", None" * (len(own) - own.index("T") - 1)
+            text = f"torch.where({f'real[:{behind}]' if behind else 'real'}, {bare(text)}, 0.0)"
         if gone:
             text = f"{text}.sum({gone[0] if len(gone) == 1 else tuple(gone)})"
         return Code(text, tuple(a for a in own if a in axes))
@@ -179,9 +185,12 @@ class KernelContext:
         lines = self.load([s.expr], whole)
         code = self._partial(self.scope.code(s.expr), b.axes)
         lines += self.scope.take_lines()
-        target = python(b) + (slices(b.axes) if "T" in b.axes and not whole else "[...]")
+        along = "T" in b.axes and not whole
+        target = python(b) + (slices(b.axes, self.rows[1]) if along else "[...]")
         text = bare(self.scope.align(code, b.axes))
         adds = b.role == "gradient" and not written_once(self.program, b)
+        if self.cut and b.role == "output":  # an index by a tensor does not convert by itself
+            text = f"{closed(text)}.to(operand)"
         lines.append(f"{target} {'+=' if adds else '='} {text}")
         return lines
 
@@ -197,6 +206,6 @@ class KernelContext:
         return lines
 
 
-def slices(axes: tuple[str, ...]) -> str:
-    """The index of the tokens in flight."""
-    return f"[{':, ' * axes.index('T')}t0:t1]"
+def slices(axes: tuple[str, ...], rows: str) -> str:
+    """The index of the tokens in flight, `rows` along T."""
+    return f"[{':, ' * axes.index('T')}{rows}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smac.expr import Expr, Size, names, walk
-from smac.ir import Buffer, Kernel, Program
+from smac.ir import SEQ, Buffer, Kernel, Program
 
 
 def python(b: Buffer) -> str:
@@ -33,9 +33,11 @@ class Shapes:
                 continue
             for i, a in enumerate(b.axes):
                 self.source.setdefault(a, f"{python(b)}.shape[{i}]")
+        if p.packed:
+            self.source[SEQ] = "cu_seqlens.shape[0] - 1"
         kernels = [s for s in p.steps if isinstance(s, Kernel)]
         self.groups = p.groups
-        axes = dict.fromkeys(a for b in p.buffers for a in b.axes if a not in ("R", "C"))
+        axes = dict.fromkeys(a for b in p.buffers for a in b.axes if a not in ("R", "C", "ENDS"))
         axes |= dict.fromkeys([*p.batch, "T", "W", "H", "N", "P"])
         axes |= {e.axis: None for k in kernels for x in _exprs(k) for e in walk(x)
                  if isinstance(e, Size)}  # fmt: skip

@@ -65,13 +65,15 @@ class SweepContext(KernelContext):
         self.late: list[str] = []  # lines between Y and the gradients
         self.scope.count(*(v.expr for v in k.values), *(s.expr for s in k.stores))
         operands = [v for v in k.values if v.name in ("Q", "K", "V")]
-        self.values = [line for v in operands for line in self.tiled(v)]
+        self.packed = self.cut
+        self.values = [line for v in operands for line in (*self.tiled(v), *self._emptied(v))]
         self.lanes = tuple(self._lane(i) for i in range(len(k.lanes)))
         factors = [f.letters for x in self.lanes for f in (x.read, x.write) if f]
         self._products([x.rows for x in self.lanes] + factors, batch, heads)
         carries = {c.name: c for c in k.carries}
         self.saves = _python(carries["KV"].saves)
         self.restores = _python(carries["KV"].restores)
+        self.steps_of = {c.name: c for c in k.carries}
         self.restored = "".join(f"KV{x.i}, " for x in self.lanes).rstrip()
         self.reads_y = any(r.out == "Y" for r in k.reads)
         self.mask_grads = bool(k.lane_grads)
@@ -123,10 +125,7 @@ class SweepContext(KernelContext):
             rows = self.letters.union(*(x for _, x in parts), order=self.tall)
             rows = rows if "i" in rows else _put_row(rows)
             texts = [self._along(v, x, rows) for v, x in parts]
-            if lane.decay is None:
-                code = f"_cut(torch.zeros_like({texts[0]}, dtype=acc), {texts[0]})"
-            else:
-                code = f"_cut({', '.join(texts)})"
+            rows, code = self._decays(lane.decay, texts, rows)
         elif self.channel_letter:  # a channel's tiles want log decays, be they 0
             rows, code = "i" + self.channel_letter, "torch.zeros(C, 1, dtype=acc, device=device)"
         tile = _tile(rows.replace(self.channel_letter or "?", ""))
@@ -134,6 +133,47 @@ class SweepContext(KernelContext):
         return LaneTiles(
             i, code, rows, chunk, tile, self._factor(lane.read), self._factor(lane.write), grads,
         )  # fmt: skip
+
+    def _decays(self, decay: str | None, texts: list[str], rows: str) -> tuple[str, str]:
+        """Letters and code of a lane's log decays; rows without a token do not decay."""
+        if decay is None:
+            code = f"_cut(torch.zeros_like({texts[0]}, dtype=acc), {texts[0]})"
+        else:
+            code = f"_cut({', '.join(texts)})"
+        if not self.packed:
+            return rows, code
+        wide = self.letters.union(rows, "ci", order=self.tall)
+        return wide, f"torch.where({view('live', 'ci', wide)}, {view(code, rows, wide)}, 0.0)"
+
+    def _emptied(self, v: Value) -> list[str]:
+        """A line that makes an operand zero where there is no token (V meets zeros of K)."""
+        if not self.packed or v.name == "V":
+            return []
+        live = view("live", "ci", self.letters.of(v.axes))
+        return [f"{v.name} = torch.where({live}, {v.name}, 0.0)"]
+
+    def entering(self, carry: str, lane: int) -> str:
+        """Code for the states that enter the chunks in flight where a sequence starts."""
+        if self.steps_of[carry].initial is None:
+            return "0.0"
+        return f"first_{carry}{lane}.index_select(0, own[t0 // C : t1 // C])"
+
+    def collects(self, carry: str) -> bool:
+        """Whether the states that leave packed sequences are asked for."""
+        return self.steps_of[carry].final is not None
+
+    def sequences(self, carry: str, lane: int) -> list[str]:
+        """Lines before the walk: what enters packed sequences, and room for what leaves them."""
+        lines, c = [], self.steps_of[carry]
+        if c.initial is not None:
+            text, group = f"{_python(c.initial)}.select(-3, {lane})", self.ir.group
+            if group:
+                text += f".unflatten({self.buffer.index('g')}, (n_{group}, -1))"
+            lines.append(f"first_{carry}{lane} = {view(text, self.buffer, self.carried)}")
+        if c.final is not None:
+            zeros = self.initial(carry, lane).replace("zeros(n_B", "zeros(n_SEQ + 1", 1)
+            lines.append(f"end_{carry}{lane} = {zeros}")
+        return lines
 
     def _rows(self, v: Value) -> str:
         """Letters of a lane value with rows behind heads."""
@@ -158,9 +198,10 @@ class SweepContext(KernelContext):
         return Factor(name, self.letters.of(v.axes))
 
     def initial(self, carry: str, lane: int) -> str:
-        """Code for the state with which lane `lane` of `carry` starts, as letters `carried`."""
+        """Code for the state with which lane `lane` of `carry` starts, as letters `carried`; packed
+        sequences bring theirs when they start (`entering`)."""
         c = next(c for c in self.ir.carries if c.name == carry)
-        if c.initial is not None:
+        if c.initial is not None and not self.packed:
             text, group = f"{_python(c.initial)}.select(-3, {lane})", self.ir.group
             if group:
                 text += f".unflatten({self.buffer.index('g')}, (n_{group}, -1))"
@@ -177,10 +218,12 @@ class SweepContext(KernelContext):
         lines = []
         at = self.buffer.find("g")
         group = f".flatten({at}, {at + 1})" if self.ir.group else ""
+        name = "{0}{1}" if not self.packed else "end_{0}{1}[:n_SEQ]"
         for c in self.ir.carries:
             if c.final is not None:
-                states = (view(f"{c.name}{x.i}", self.carried, self.buffer) for x in self.lanes)
-                stack = ", ".join(f"{text}{group}" for text in states)
+                states = (name.format(c.name, x.i) for x in self.lanes)
+                laid = (view(text, self.carried, self.buffer) for text in states)
+                stack = ", ".join(f"{text}{group}" for text in laid)
                 lines.append(f"{_python(c.final)} = torch.stack([{stack}], -3)")
         return lines
 

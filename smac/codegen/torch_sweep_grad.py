@@ -113,7 +113,7 @@ class SweepGradContext(SweepContext):
     def _epilogue(self) -> list[str]:
         """Lines after the products: gradients of operands and mask, then those of inputs."""
         v = self.by_name["dY"]
-        self.late = [*self._named_y(), *self.tiled(v)]
+        self.late = [*self._named_y(), *self.tiled(v), *self._emptied(v)]
         lines = []
         for name in ("Q", "K", "V"):
             v = self.by_name[name]
@@ -139,6 +139,8 @@ class SweepGradContext(SweepContext):
             if out is None or value is None:
                 continue
             axes = self.by_name[value].axes
+            if self.packed and "T" not in axes and out == lane.grads.decay:
+                have = f"torch.where({view('live', 'ci', letters)}, {have}, 0.0)"
             text = reduce(str(have), letters, self.letters.of(axes))
             local = out.replace(".", "_")
             lines.append(f"{local} = {text}")

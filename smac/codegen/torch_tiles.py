@@ -14,6 +14,7 @@ from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes
 from smac.expr import At, Between, Expr, Pos, Size, names, walk
 from smac.ir import Gather, Kernel, Program
+from smac.masks.band import form
 from smac.masks.base import Support
 
 POSITIONS = frozenset({"T", "S", "W"})
@@ -22,14 +23,27 @@ WITHIN = "H within"
 
 
 class TileScope(Scope):
-    """Prints entries: positions are index vectors t and s, bases are tensors laid out for tiles."""
+    """Prints entries: positions are index vectors t and s, bases are tensors laid out for tiles.
+
+    Of packed sequences, t and s count from where the tensors start as long as they index (`inside`
+    is set, and nothing is remembered), else from where the sequence does, and T is its length."""
+
+    packed: bool = False
+    inside: bool = False
+
+    def code(self, e: Expr) -> Code:
+        return self._code(e) if self.packed and self.inside else super().code(e)
 
     def _code(self, e: Expr) -> Code:
         match e:
             case Pos(which):
-                return Code(which, ("T",) if which == "t" else ("S",), integer=True)
+                text = f"{which}_own" if self.packed and not self.inside else which
+                return Code(text, ("T",) if which == "t" else ("S",), integer=True)
+            case Size("T") if self.packed:
+                return Code("n_own", ("T",), integer=True)
             case At(base, index):
-                return self._at(self.code(base), index)
+                made = self.code(base)
+                return self.at(made, index)
             case Between(base, low, high):
                 made = self.code(base)
                 axes = tuple(a for a in made.axes or () if a not in POSITIONS)
@@ -37,6 +51,22 @@ class TileScope(Scope):
                 return Code(text, (*axes, "T", "S"))
             case _:
                 return super()._code(e)
+
+    def at(self, base: Code, index: tuple[Expr, ...]) -> Code:
+        """`base` read at positions `index`."""
+        before, self.inside = self.inside, True
+        try:
+            return self._at(base, index)
+        finally:
+            self.inside = before
+
+    def place(self, e: Expr) -> Code:
+        """A position as an index of tensors."""
+        before, self.inside = self.inside, True
+        try:
+            return self.code(e)
+        finally:
+            self.inside = before
 
     def _at(self, base: Code, index: tuple[Expr, ...]) -> Code:
         own = base.axes or ()
@@ -53,8 +83,8 @@ class TileScope(Scope):
         return Code(f"{base.text}[..., {t}, {s}]", (*lead, "T", "S"))
 
     def flat(self, e: Expr) -> str:
-        """A position as code of rank 2: [rows, 1] or [1, columns]."""
-        code = self.code(e)
+        """A position as code of rank 2: [rows, 1] or [1, columns], as an index of tensors."""
+        code = self.place(e)
         return f"{code.text}[:, None]" if code.axes == ("T",) else f"{code.text}[None, :]"
 
 
@@ -78,6 +108,7 @@ class TilesContext(KernelContext):
         self.scope.count(*(v.expr for v in k.values), *(s.expr for s in k.stores))
         self.values = self._operands()
         self.tile = TileScope((*p.batch, *self._heads(("H",)), "N", "P", "T", "S"))
+        self.packed = self.tile.packed = p.packed
         self.values += self._bases()
         self.tile_axes = {v.name: self.tile.names[v.name].axes or () for v in self.bases}
         lead_letters = [
@@ -135,6 +166,8 @@ class TilesContext(KernelContext):
             axes = wide or ()
         have = self._letters(axes)
         laid = view(text, have, self.mask, True)
+        if self.packed:
+            laid = f"torch.where(same, {laid}, 0.0)"
         return [*self.tile.take_lines(), f"{name} = {laid}  # {self.mask}"]
 
     def _letters(self, axes: tuple[str, ...]) -> str:
@@ -253,7 +286,7 @@ class TilesContext(KernelContext):
         out, lines = self.local(g), self._on_tile("weight", g.weight)
         lead = self._letters(tuple(a for a in self.tile_axes[g.base] if a not in POSITIONS))
         lines.append(f"W = {reduce('(dL * weight)', self.mask, lead + 'ij')}")
-        codes = [self.tile.code(i) for i in g.index]
+        codes = [self.tile.place(i) for i in g.index]
         along = [a for a in self.tile_axes[g.base] if a in POSITIONS]
         if g.pattern == "cut":
             low, high = (self.tile.flat(i) for i in g.index)
@@ -265,11 +298,20 @@ class TilesContext(KernelContext):
             index = _inside(codes[0].text, along[0])
             return [*lines, f"{out} = {out}.index_add(-1, {index}, W.sum({dim}))"]
         if g.pattern == "lag":
-            low = self.tile.code(g.index[0]).text
-            first = f"int({low}.min()) if W.numel() else 0"
-            return [*lines, f"{out} = {out} + _by_lag(W, {first}, {out}.shape[-1])"]
+            tile, first = self._least(g.index[0])
+            first = f"{first} if W.numel() else 0"
+            return [*lines, f"{out} = {out} + _by_lag({tile}, {first}, {out}.shape[-1])"]
         t, s = (_inside(self.tile.flat(i), "T") for i in g.index)
         return [*lines, f"{out} = _at_grad(W, {t}, {s}, {out})"]
+
+    @staticmethod
+    def _least(index: Expr) -> tuple[str, str]:
+        """A tile whose lags row − column rise with `index`, and the least index on it."""
+        f = form(index)
+        assert f is not None  # the adjoint law asked
+        ends = "t0 - s1 + 1" if f.t > 0 else "s0 - t1 + 1"
+        sizes = "".join(f" + {c} * n_{a}" for a, c in f.sizes)
+        return "W" if f.t > 0 else "W.mT", f"{ends} + {f.const}{sizes}"
 
     def einsum(self, a: str, b: str, out: str) -> str:
         """The spec of a product of two tiles."""

@@ -14,9 +14,10 @@ from smac.codegen.env import render
 from smac.codegen.print_triton import HELPERS
 from smac.codegen.triton_host import HOST_HELPERS
 from smac.codegen.triton_kernel import TILE_HELPERS, wrap
+from smac.codegen.triton_packed import LENGTHS
 from smac.codegen.triton_steps import add_step
 from smac.codegen.triton_wrapper import Function, Host, arguments, layout_of, results
-from smac.ir import Kernel, Program, Scan
+from smac.ir import SEQ, Kernel, Program, Scan
 
 #: Helpers that helpers call.
 _NEEDS = {
@@ -69,6 +70,11 @@ def _missing(host: Host, name: str) -> None:
         source = host.known[scan.source]
         at, last = source.axes.index("T"), host.variables[scan.last]
         ids = host.variables[scan.source]
+        if host.layout.packed:
+            host.helpers.add("last_of_sequences")
+            host.lines.append(f"{host.variables[name]} = last_of_sequences({ids}, {at}, {last}, "
+                              "cu_seqlens)")  # fmt: skip
+            return
         host.lines.append(f"{host.variables[name]} = {ids}.select({at}, n_T - 1).to(torch.int32)"
                           f".expand({last}.shape).clone() if n_T else {last}.clone()")  # fmt: skip
         return
@@ -100,6 +106,8 @@ def _function(h: Host) -> Function:
 
 def _size(h: Host, axis: str) -> str:
     """The length of an axis, off the first input that has it; 1 where nothing has it."""
+    if axis == SEQ:
+        return f"{h.variables[LENGTHS]}.shape[0] - 1"
     for b in h.program.buffers:
         if b.role == "input" and axis in b.axes:
             return f"{h.variables[b.name]}.shape[{b.axes.index(axis)}]"

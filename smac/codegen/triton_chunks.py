@@ -28,7 +28,7 @@ from smac.codegen.triton_sweeps import DOT, evenness, lanes_texts
 from smac.codegen.triton_tiles import Frame, Ix, Scope
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.expr import Expr, Name, call, names, substitute
-from smac.ir import Carry, Kernel, Store
+from smac.ir import SEQ, Carry, Kernel, Store
 
 _T = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
 _SIDES: Mapping[str, Ix] = {"N": Ix("o_n", 1, "m_n", 0, "DN"), "P": Ix("o_p", 1, "m_p", 0, "DP")}
@@ -128,7 +128,8 @@ def _draft(host: Host, name: str, k: Kernel, sums_heads: bool, split: bool) -> D
         grid.append(("i_heads", "(n_H // HEADS)", f"(n_H // {heads})"))
     if split:  # beside each other: what they share is then in the cache
         grid.insert(0, ("i_n", "tl.cdiv(n_N, DN)", f"triton.cdiv(n_N, {deep})"))
-    scope = Scope(fixed, layout.groups, host.known)
+    fixed |= {SEQ: Ix(f"at_{SEQ}", fixed=True)} if layout.packed else {}
+    scope = Scope(fixed, layout.groups, host.known, layout.packed)
     d = Draft(name, "Chunks in parallel: " + ", ".join(r.out for r in k.reads) + ".", scope,
               {v.name: v for v in k.values}, [*grid, *owned_grid(batch)], {})  # fmt: skip
     if "H" in owned:
@@ -213,7 +214,8 @@ def _totals(host: Host, d: Draft, found: Sorted, stored: tuple[Store, ...],
     stores = []
     for i, (buffer, e, side) in enumerate(found.totals):
         frame = {"T": _T, side: _SIDES[side]}
-        bare = isinstance(e, Name) and side == "N" and sum(e.id in names(s.expr) for s in stored) == 1
+        readers = sum(e.id in names(s.expr) for s in stored) if isinstance(e, Name) else 0
+        bare = side == "N" and readers == 1
         texts.append({"i": i, "text": None if bare else real(d.show(e, frame, 2)),
                       "width": _WIDTHS[side], "stage": _stage(e, own),
                       "of": e.id if isinstance(e, Name) and bare else None})  # fmt: skip

@@ -34,6 +34,28 @@ HOST_HELPERS = {
     shifted = torch.cat([before.to(ids.dtype), ids.narrow(dim, 0, max(ids.shape[dim] - 1, 0))], dim)
     starts = (ids != shifted.narrow(dim, 0, ids.shape[dim])).to(torch.int32)
     return starts.cumsum(dim, dtype=torch.int32) if runs else starts''',
+    "scan_sequences": '''def scan_sequences(ids, dim, last, runs, cu_seqlens):
+    """As `scan_ids` for packed sequences, the first token of each behind its entry of `last`."""
+    length = ids.shape[dim]
+    ends, t = cu_seqlens.long(), torch.arange(length, device=ids.device)
+    own = torch.searchsorted(ends[1:], t, right=True).clamp(max=ends.shape[0] - 2)
+    starts = torch.ones_like(ids, dtype=torch.bool)
+    starts.narrow(dim, 1, max(length - 1, 0)).copy_(ids.diff(dim=dim) != 0)
+    new = torch.ones_like(starts)
+    if last is not None:
+        before = last.index_select(0, own).movedim(0, -1)
+        lead = [1] * (dim + 1 - before.dim())
+        new = ids != before.reshape([*lead, *before.shape, *[1] * (ids.dim() - dim - 1)])
+    first = (ends[own] == t).reshape([-1 if i == dim else 1 for i in range(ids.dim())])
+    starts = torch.where(first, new, starts).to(torch.int32)
+    return starts.cumsum(dim, dtype=torch.int32) if runs else starts''',
+    "last_of_sequences": '''def last_of_sequences(ids, dim, last, cu_seqlens):
+    """The id of the last token of each packed sequence; of an empty one, the id before it."""
+    ends = cu_seqlens.long()
+    found = ids.index_select(dim, (ends[1:] - 1).clamp(min=0)).movedim(dim, 0)
+    found = found.reshape(last.shape).to(torch.int32)
+    filled = (ends[1:] > ends[:-1]).reshape([-1] + [1] * (last.dim() - 1))
+    return torch.where(filled, found, last.to(torch.int32))''',
     "fold_lags": '''def fold_lags(tiles, first, out, sign, shift):
     """Tiles [D, …, C, C] of W, one to a diagonal of tiles from `first`, summed into lags [W, …].
 

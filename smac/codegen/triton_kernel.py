@@ -16,17 +16,18 @@ from typing import Any
 from smac.codegen.env import render
 from smac.codegen.print_triton import HELPERS, Text, real
 from smac.codegen.triton_factors import factors_of
+from smac.codegen.triton_packed import LENGTHS, packed_grid
 from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
 from smac.errors import CodegenError
 from smac.expr import ONE, Expr, Name, substitute
-from smac.ir import Kernel, Value
+from smac.ir import SEQ, Kernel, Value
 
 #: Axes that a program of a kernel does not own one position of.
 WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I"})
 #: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
 ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
 #: Functions of functions.py.jinja that templates call.
-TILE_HELPERS = ("wide_dot", "decay_tile", "constant_tile", "lower_tile", "log2_decay")
+TILE_HELPERS = ("owner", "wide_dot", "decay_tile", "constant_tile", "lower_tile", "log2_decay")
 #: Stands for a test of a launch's strides, which the wrapper writes (`Host.launch`).
 FAR = "@far"
 #: Tokens in a segment of a recurrent kernel: its saved states and its scratch stay small.
@@ -40,6 +41,7 @@ class Layout:
     batch: tuple[str, ...]
     groups: tuple[str, ...]
     sized: frozenset[str]
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Launch:
     constants: tuple[tuple[str, str], ...]
     grid: tuple[str, ...]
     helpers: frozenset[str]
-    warps: int = 4
+    warps: int | str = 4
     stages: str = ""
 
 
@@ -82,6 +84,8 @@ class Draft:
     #: Tensors over the rows of chunks, by the expression that they hold (triton_rows.py).
     rows: Mapping[Any, str] = field(default_factory=dict)
     row: Frame = field(default_factory=lambda: ROW)
+    #: Packed sequences are gone over inside of a program, rather than by programs.
+    inside: bool = False
     #: The head that a program is at; or, where it takes several in a loop, their first.
     head: str = "at_H"
 
@@ -133,6 +137,12 @@ class Draft:
             return f"{self.scope.load(tensor.name, frame, 2, raw=True).text}.to(OP)"
         return self._operand(core, v.tail, frame, 2, cast=True)
 
+    def whole(self, value: str, frame: Frame) -> str:
+        """An operand [rows, columns] of a product, as it is loaded where it has no factors."""
+        found = factors_of(self.values[value], self.scope.known)
+        plain = found.vector == found.scalar == ONE
+        return self.core(value, frame) if plain else self.operand(value, frame)
+
     def weights(self, values: tuple[str, ...], t: Ix) -> tuple[str | None, str | None]:
         """What `core` leaves out of the operands `values`, multiplied: over rows t, and a number.
 
@@ -155,27 +165,34 @@ class Draft:
 
     def finish(self, template: str, x: Mapping[str, object], warps: int = 4) -> Launch:
         """Render the template and say how to launch it."""
-        scope = self.scope
-        counts = " ".join(c for _, c, _ in self.grid)
+        scope, grid, packed = self.scope, self.grid, None
+        if scope.packed:
+            grid, packed, more = packed_grid(grid, self.constants, self.inside)
+            self.scalars |= more
+            scope.use(LENGTHS)
+        counts = " ".join(c for _, c, _ in grid)
         groups = [g for g in scope.groups if g in scope.fixed
                   and scope.fixed[g].var == f"at_{g}" and self._owns(g) is False
                   and any(g in t.axes for t in scope.tensors.values())]  # fmt: skip
         context = {
             "name": self.name, "about": self.about, "tensors": list(scope.tensors.values()),
             "sizes": [], "scalars": list(self.scalars), "constants": list(self.constants),
-            "grid": [(i, c) for i, c, _ in self.grid], "groups": groups, "head": self.head,
+            "grid": [(i, c) for i, c, _ in grid], "groups": groups, "head": self.head,
+            "packed": packed,
             "bases": scope.bases(), "inner_bases": scope.bases(inner=True),
             "before": scope.sections[0], "loop": scope.sections[1], "inner": scope.sections[2],
+            "late": scope.sections[3],
         }  # fmt: skip
         body = render(f"triton/{template}.py.jinja", k=context, x=x)
         found = set(re.findall(r"\bn_([A-Za-z]\w*)", body + counts)) - {"cuts"}
+        found -= {"T"} if packed else set()
         sizes = tuple(sorted(found))
         text = render(f"triton/{template}.py.jinja", k={**context, "sizes": sizes}, x=x)
         helpers = frozenset(h for h in (*HELPERS, *TILE_HELPERS) if f"{h}(" in text)
         return Launch(
             self.name, wrap(text.strip() + "\n"), tuple(scope.tensors), sizes,
             tuple(self.scalars.items()), tuple(self.constants.items()),
-            tuple(w for _, _, w in self.grid), helpers, warps,
+            tuple(w for _, _, w in grid), helpers, warps,
         )  # fmt: skip
 
     def _owns(self, axis: str) -> bool:
@@ -203,7 +220,8 @@ def owned_grid(owned: list[str]) -> list[tuple[str, str, str]]:
 def fixed_frame(layout: Layout, owned: list[str]) -> dict[str, Ix]:
     """How owned axes are indexed; groups follow from the head."""
     groups = layout.groups if "H" in owned else ()
-    return {a: Ix(f"at_{a}", fixed=True) for a in (*owned, *groups)}
+    own = (*owned, *groups, *((SEQ,) if layout.packed else ()))
+    return {a: Ix(f"at_{a}", fixed=True) for a in own}
 
 
 def carried_axes(k: Kernel) -> set[str]:

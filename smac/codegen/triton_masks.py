@@ -28,7 +28,7 @@ from smac.codegen.triton_sweeps import (
 from smac.codegen.triton_tiles import Frame, Ix, Tensor, spread
 from smac.errors import CodegenError
 from smac.expr import At, Between, Expr, Name, Pos, walk
-from smac.ir import Gather, Kernel
+from smac.ir import SEQ, Gather, Kernel
 from smac.masks.band import Form, Support, form
 
 
@@ -164,6 +164,9 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
         "i_own", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")  # fmt: skip
     d = draft_of(k, name, layout, known, [count])
     d.about = f"Gathers {g.out} by {g.pattern}."
+    d.inside = layout.packed and own == "diag"  # a diagonal is summed over all sequences
+    if d.inside:
+        d.scope.fixed[SEQ] = Ix(f"at_{SEQ}", fixed=True, section=1)
     tail = value(k, kv.right).tail is not None
     d.constants = {"C": chunk, "DN": "width(n_N, op)",
                    "DP": f"width({length('P', tail)}, op)", **DOT}
@@ -233,10 +236,12 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
         x["stores"] = [_plain(d, out, "b_total", {"T": own})]
         columns: Frame = {"_r": Ix("i_own"), "T": Ix("o_s", 0, "m_s")}
         x["tile_stores"] = [_plain(d, parts, "b_part", columns)]
-    start += [f"i_begin = {begin}", f"i_end = {end}"]
+    ends = [f"i_begin = {begin}", f"i_end = {end}"]
+    start += [] if d.inside else ends
     if g.pattern != "entry":
         start.append(f"b_total = {zeros}")
-    return {**x, "gather": lines, "start": "\n".join("    " + s for s in start)}
+    return {**x, "inside": d.inside, "enter": ends, "gather": lines,
+            "start": "\n".join("    " + s for s in start)}  # fmt: skip
 
 
 def _plain(d: Draft, tensor: str, text: str, frame: Frame) -> StoreText:

@@ -22,7 +22,7 @@ from smac.codegen.triton_kernel import Draft, Launch, Layout, StoreText, owned_g
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.codegen.triton_wrapper import Host
 from smac.expr import Expr, Name, names
-from smac.ir import Kernel, LaneIR
+from smac.ir import SEQ, Kernel, LaneIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ def _kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[str
     fixed = {a: Ix(f"at_{a}", fixed=True) for a in owned}
     if "H" in owned:
         fixed |= {g: Ix(f"at_{g}", fixed=True) for g in layout.groups}
-    scope = Scope(fixed, layout.groups, known)
+    fixed |= {SEQ: Ix(f"at_{SEQ}", fixed=True)} if layout.packed else {}
+    scope = Scope(fixed, layout.groups, known, layout.packed)
     chunks = ("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {rows})")
     d = Draft(name, "Log2 decays summed along each chunk, and factors of rows.", scope, {},
               [chunks, *owned_grid(owned)], {"C": rows, "ACC": "TYPES[acc]"})  # fmt: skip

@@ -6,18 +6,22 @@ Non-goals: no kernel text, no sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
+from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
+from smac.codegen.triton_packed import slots_of
 from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
 from smac.codegen.triton_rows import Row, prepare
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import Gather, Kernel, LaneGrad, Scan, Step, Store, Value
+from smac.ir import SEQ, Gather, Kernel, LaneGrad, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
 KINDS = ("chunked", "recurrent", "tiles")
@@ -37,9 +41,12 @@ def add_step(host: Host, step: Step) -> None:
                            f"expected pointwise, {', '.join(KINDS)}")  # fmt: skip
     _note_states(host, step)
     _note_sums(host, name, step)
-    rows = prepare(host, step) if step.kind == "chunked" else {}
+    per_channel = step.kind == "chunked" and step.channel is not None
+    rows = prepare(host, step) if step.kind == "chunked" and not per_channel else {}
     stores = step.stores
-    if step.reads and all(c.restores for c in step.carries):
+    if per_channel:
+        stores = _channel(host, name, step)
+    elif step.reads and all(c.restores for c in step.carries):
         stores = chunks(host, name, step, rows)
     else:
         if step.reads:
@@ -54,18 +61,20 @@ def add_step(host: Host, step: Step) -> None:
 
 
 def _scan(host: Host, s: Scan) -> None:
-    host.helpers.add("scan_ids")
+    scan = "scan_sequences" if host.layout.packed else "scan_ids"
+    host.helpers.add(scan)
     dim = host.known[s.source].axes.index("T")
     last = "None" if s.last is None else host.variables[s.last]
     source, out = host.variables[s.source], host.variables[s.out]
-    host.lines.append(f"{out} = scan_ids({source}, {dim}, {last}, {s.fn == 'runs'})")
+    ends = ", cu_seqlens" if host.layout.packed else ""
+    host.lines.append(f"{out} = {scan}({source}, {dim}, {last}, {s.fn == 'runs'}{ends})")
     host.made.add(s.out)
 
 
 def _note_states(host: Host, k: Kernel) -> None:
     """Allocate the states that a kernel fills; remember which have a column more."""
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
-    host.chunk = f"triton.cdiv(n_T, {rows})"
+    host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
     host.lanes = max(1, len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
@@ -110,48 +119,79 @@ def _tensor(name: str, axes: tuple[str, ...], as_is: bool = False):  # type: ign
 def _read(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[Store, ...]:
     """Launch the read with the stores that it can do; answer the stores that are left."""
     read, _ = read_of(k)
-    kept = "P" if read.over == "N" else "N"
+    made = _place(host, k, (read.out,), "P" if read.over == "N" else "N")
+    if k.kind == "chunked":
+        host.launch(sweep(k, name, host.layout, host.known, made.targets, rows))
+    else:
+        reader = recurrent if k.kind == "recurrent" else tiles
+        host.launch(reader(k, name, host.layout, host.known, made.targets))
+    return made.left(host)
+
+
+def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
+    """Launch a kernel under a mask per channel; answer the stores that are left."""
+    channel = str(k.channel)
+    ready = prepare_channel(host, k)
+    if swept(k):
+        made = _place(host, k, tuple(r.out for r in k.reads), "P" if channel == "N" else "N")
+        host.launch(channel_sweep(host, k, name, made.targets, ready))
+    else:
+        grads = tuple(g.decay for g in k.lane_grads if g.decay is not None)
+        made = _place(host, k, (*(r.out for r in k.reads), *grads), channel)
+        host.launch(channel_chunks(host, k, name, made.targets, ready))
+    return made.left(host)
+
+
+@dataclass(slots=True)
+class Placed:
+    """Where a kernel's outs go: its own stores, sums of parts of them, and stores for others."""
+
+    targets: list[Target] = field(default_factory=list)
+    partials: list[tuple[str, str]] = field(default_factory=list)
+    later: list[Store] = field(default_factory=list)
+    raw: dict[str, Expr] = field(default_factory=dict)
+
+    def left(self, host: Host) -> tuple[Store, ...]:
+        """Once the kernel is launched: sum its parts; the stores that are left."""
+        for target, part in self.partials:
+            host.put(target, [host.summed(part, host.program.buffer(target).axes)])
+        return tuple(Store(s.buffer, substitute(s.expr, self.raw), s.axes) for s in self.later)
+
+
+def _place(host: Host, k: Kernel, outs: tuple[str, ...], kept: str) -> Placed:
+    """Allocate what a kernel stores whose tiles are over rows and the axis `kept`."""
     owned = heads_and_batch(host.layout, carried_axes(k))
     natural = host.canonical({*owned, "T", kept})
     without = tuple(a for a in natural if a != kept)
-    own = {read.out: natural, "Z": without}
+    own = {**dict.fromkeys(outs, natural), "Z": without}
     values = {v.name: v for v in k.values}
-    targets: list[Target] = []
-    later: list[Store] = []
-    partials: list[tuple[str, str]] = []
+    made = Placed()
     for s in k.stores:
         found = names(s.expr)
         axes = set(axes_of(host, s, values, own))
         column = axes == set(without) and kept not in host.layout.sized
         whole = axes == set(natural) and "Z" not in found
         if not (s.expr == Name("Z") or whole or column):
-            later.append(s)
+            made.later.append(s)
             continue
         buffer = host.program.buffer(s.buffer)
         alone = sum(o.buffer == s.buffer for o in k.stores) == 1 and s.buffer not in host.made
         goal = without if s.expr == Name("Z") else natural
-        if alone and set(goal) - (set() if kept in buffer.axes else {kept}) == set(buffer.axes):
+        single = set() if {kept} & {*buffer.axes, *host.layout.sized} else {kept}
+        if alone and set(goal) - single == set(buffer.axes):
             host.ensure(s.buffer)
-            targets.append((s.buffer, s.expr))
+            made.targets.append((s.buffer, s.expr))
         else:
             part = host.fresh("partial", goal)
             host.allocate(part, "acc")
-            targets.append((part, s.expr))
-            partials.append((s.buffer, part))
-    raw: dict[str, Expr] = {}
-    for out in sorted({n for s in later for n in names(s.expr)} & own.keys()):
-        made = host.fresh("raw", own[out])
-        host.allocate(made, "acc")
-        targets.append((made, Name(out)))
-        raw[out] = Name(made)
-    if k.kind == "chunked":
-        host.launch(sweep(k, name, host.layout, host.known, targets, rows))
-    else:
-        reader = recurrent if k.kind == "recurrent" else tiles
-        host.launch(reader(k, name, host.layout, host.known, targets))
-    for target, part in partials:
-        host.put(target, [host.summed(part, host.program.buffer(target).axes)])
-    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in later)
+            made.targets.append((part, s.expr))
+            made.partials.append((s.buffer, part))
+    for out in sorted({n for s in made.later for n in names(s.expr)} & own.keys()):
+        tensor = host.fresh("raw", own[out])
+        host.allocate(tensor, "acc")
+        made.targets.append((tensor, Name(out)))
+        made.raw[out] = Name(tensor)
+    return made
 
 
 def _lanes(host: Host, name: str, k: Kernel, rows: Mapping[Row, str],
@@ -192,7 +232,8 @@ def _by_tokens(host: Host, name: str, k: Kernel, grad: LaneGrad,
             shape = [*([blocks] if parts else []), *(host.size(a) for a in axes)]
             host.allocate(outs[out], "acc", shape)
     scratch = host.fresh("scratch", ("_s",))
-    programs = " * ".join([blocks, *(f"n_{a}" for a in owned)])
+    sequences = [f"n_{SEQ}"] if host.layout.packed else []
+    programs = " * ".join([blocks, *(f"n_{a}" for a in owned), *sequences])
     host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
     host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch))
     raw: dict[str, Expr] = {out: Name(made) for out, made in outs.items()}
@@ -250,6 +291,7 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
 def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str, ...]) -> str:
     """Sums of W at rows and at columns, in float64, and from them the sum over high ≥ k > low."""
     rows = f"triton.cdiv(n_T, rows({k.walk.chunk}, op))"
+    rows += " + 1" if host.layout.packed else ""  # a slot behind a sequence may be empty
     by_row = host.fresh("cut", axes)
     host.allocate(by_row, "torch.float64")
     parts = host.fresh("cut", ("_r", *axes))

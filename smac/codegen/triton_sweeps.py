@@ -51,7 +51,7 @@ def draft_of(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
              grid: list[tuple[str, str, str]]) -> Draft:  # fmt: skip
     """A draft whose programs own heads and batch entries, behind what `grid` lists."""
     owned = heads_and_batch(layout, carried_axes(k))
-    scope = Scope(fixed_frame(layout, owned), layout.groups, known)
+    scope = Scope(fixed_frame(layout, owned), layout.groups, known, layout.packed)
     return Draft(name, "", scope, {v.name: v for v in k.values}, [*grid, *owned_grid(owned)], {})
 
 
@@ -88,9 +88,6 @@ def columns_grid(n_kept: str) -> list[tuple[str, str, str]]:
 def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
           targets: list[Target], rows: Mapping[Row, str]) -> Launch:  # fmt: skip
     """The read of `k` chunk by chunk; without a read, the states that it saves."""
-    if k.channel is not None:
-        raise CodegenError(f"triton: kernel '{k.name}' has decays per {k.channel}; "
-                           "expected none: its chunks take one decay a head")  # fmt: skip
     (carry,) = k.carries
     read = k.reads[0] if k.reads else None
     over = "N" if read is None or read.over == "N" else "P"
@@ -128,7 +125,7 @@ def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:
     whole = [f"n_T % {d.constants['C']} == 0"]
     whole += [f"n_{a} % ({d.constants[b]}) == 0" for a, b in walked.items()]
     # The column behind the last of P is told from the others by their mask.
-    d.constants["EVEN"] = "False" if tail else " and ".join(whole)
+    d.constants["EVEN"] = "False" if tail or d.scope.packed else " and ".join(whole)
     d.constants["FAR"] = FAR
 
 
@@ -180,7 +177,7 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     d.about = about(read, carry)
     d.constants = {"DC": f"pad({n_contracted})", "BK": f"columns({n_kept}, op)",
                    "ACC": "TYPES[acc]"}  # fmt: skip
-    if carry.saves is not None:
+    if carry.saves is not None:  # saved states are indexed by segments
         d.constants["SEGMENT"] = str(SEGMENT)
     t = Ix("i_t", None, None, 1)
     side_c: Frame = {"T": t, contracted: Ix("o_c", 0, "m_c", 0, "DC")}
@@ -208,15 +205,22 @@ def about(read: Read | None, carry: Carry) -> str:
 
 def read_stores(d: Draft, read: Read, targets: list[Target], frame: Frame, kept: str,
                 rank: int) -> list[StoreText]:  # fmt: skip
-    """Stores of a read's tile; what lacks the kept axis is one column: n_P for Z, else 0."""
+    """Stores of a read's tile."""
     d.extra = {read.out: Text(f"b_{identifier(read.out)}")}
+    return tile_stores(d, targets, frame, kept, rank)
+
+
+def tile_stores(d: Draft, targets: list[Target], frame: Frame, kept: str,
+                rank: int) -> list[StoreText]:  # fmt: skip
+    """Stores of what is in registers; what lacks the kept axis is one column: n_P for Z, else 0."""
     stores = []
     for tensor, e in targets:
-        tail = e == Name("Z") and read.out == "Y"
+        tail = e == Name("Z") and "Y" in d.extra
         if not tail and kept in d.scope.known[tensor].axes:
             stores.append(d.store(tensor, e, frame, rank))
             continue
         column = "o_k[None, :]" if rank == 2 else "o_k"
+        column = column.replace("o_k", frame[kept].var)
         if tail:
             d.extra["Z"] = d.extra["Y"]
         at = f"({column} == n_P)" if tail else f"({column} == 0)"
@@ -244,10 +248,12 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
 
     met = None
     if carry.against is not None and carry.met is not None:
-        column = {a: x for a, x in frame.items() if a != contracted} | {kept: Ix("o_k", 0, "m_k", 0)}
+        column = {a: x for a, x in frame.items() if a != contracted}
+        column[kept] = Ix("o_k", 0, "m_k", 0)
         met = d.scope.address(carry.met, column, 1)[0]
     return {"initial": pointer(carry.initial), "final": pointer(carry.final),
-            "saves": pointer(carry.saves), "against": pointer(carry.against), "met": met}  # fmt: skip
+            "saves": pointer(carry.saves), "against": pointer(carry.against),
+            "met": met}  # fmt: skip
 
 
 def lane_texts(d: Draft, lane: LaneIR, frame: Frame, rank: int, reverse: bool) -> dict[str, object]:

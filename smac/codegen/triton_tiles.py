@@ -2,7 +2,7 @@
 
 A frame says how an axis is indexed at one place of a kernel: by a program's scalar, along the rows
 or columns of a tile, or by a whole tile of positions. A tensor is loaded at its own rank, once in
-a section (before the loop, in it), and broadcast where it is used.
+a section (before the loop, in it, behind it), and broadcast where it is used.
 
 Non-goals: no knowledge of kernels or masks.
 """
@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from smac.codegen.print_triton import ATOM, SUM, Leaf, Text, show
+from smac.codegen.triton_packed import ENDS, offsets
 from smac.errors import CodegenError
 from smac.expr import Expr, Index, Name, Size
+from smac.ir import SEQ
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,18 @@ class Load:
 class Scope:
     """What one kernel loads: `tensors` become arguments, `sections` lists of loads.
 
-    `fixed` indexes batch, heads, groups (and whatever a program owns one of).
+    `fixed` indexes batch, heads, groups (and whatever a program owns one of). `packed`: tokens and
+    chunks are those of one sequence, and pointers move to where it starts.
     """
 
     fixed: dict[str, Ix]
     groups: tuple[str, ...]
     known: Mapping[str, Tensor]
+    packed: bool = False
     tensors: dict[str, Tensor] = field(default_factory=dict)
     sizes: set[str] = field(default_factory=set)
     helpers: set[str] = field(default_factory=set)
-    sections: list[list[Load]] = field(default_factory=lambda: [[], [], []])
+    sections: list[list[Load]] = field(default_factory=lambda: [[], [], [], []])
     _made: dict[tuple[object, ...], Load] = field(default_factory=dict)
 
     def use(self, name: str) -> Tensor:
@@ -110,15 +114,19 @@ class Scope:
     def bases(self, inner: bool = False) -> list[tuple[str, str]]:
         """(`q_x`, its pointer) for every tensor; `inner`: of those that a loop moves."""
         return [(f"q_{t.id}", self.base(t)) for t in self.tensors.values()
-                if inner == bool(self._section(t))]  # fmt: skip
+                if inner == bool(self._section(t)) and ENDS not in t.axes]  # fmt: skip
 
     def _section(self, t: Tensor) -> int:
         """Where the indices that a program owns are known for a tensor."""
-        return max((self.fixed[a].section for a in t.axes if a in self.fixed), default=0)
+        own = max((self.fixed[a].section for a in t.axes if a in self.fixed), default=0)
+        moved = self.packed and offsets(t.axes, t.id)
+        return max(own, self.fixed[SEQ].section) if moved else own
 
     def base(self, t: Tensor) -> str:
         """`p_x` moved to this program's batch and head."""
         terms = [f"{self.fixed[a].var} * s_{t.id}_{a}" for a in t.axes if a in self.fixed]
+        if self.packed:
+            terms += offsets(t.axes, t.id)
         return " + ".join([f"p_{t.id}", *terms])
 
     def address(self, name: str, frame: Frame, rank: int) -> tuple[str, str | None]:

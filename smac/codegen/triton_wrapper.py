@@ -17,12 +17,13 @@ from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import Buffer, Kernel, Program, Store, Value
+from smac.ir import SEQ, Buffer, Kernel, Program, Store, Value
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
-    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch|rows)_\w+|op|acc|device|torch|triton|tl|pad|"
-    r"rows|columns|stages|first|TYPES|PRECISION|prefix_sums|scan_ids|fold_lags|cut_sums|far|heads_each|"
+    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
+    r"rows|columns|stages|first|slots|first_token|first_slot|"
+    r"TYPES|PRECISION|prefix_sums|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|heads_each|"
     r"(forward|backward)\w*)"
 )
 
@@ -194,7 +195,8 @@ def arguments(p: Program) -> tuple[Buffer, ...]:
     out = finals(p)
     return (*(b for b in p.buffers if b.role == "input"),
             *(b for b in p.buffers if b.role == "cotangent"),
-            *(b for b in p.buffers if b.role == "state" and b.name not in out))  # fmt: skip
+            *(b for b in p.buffers if b.role == "state" and b.name not in out),
+            *(b for b in p.buffers if b.role == "lengths"))  # fmt: skip
 
 
 def results(p: Program) -> tuple[Buffer, ...]:
@@ -213,7 +215,7 @@ def finals(p: Program) -> frozenset[str]:
 
 def layout_of(p: Program) -> Layout:
     """Batch axes stand before T; what is neither known nor before T is a group of H."""
-    known = ("T", "S", "W", "H", "N", "P", "R", "C")
+    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEQ, "ENDS")
     batch: dict[str, None] = {}
     for b in p.buffers:
         if "T" in b.axes:
@@ -222,7 +224,7 @@ def layout_of(p: Program) -> Layout:
                            if a not in known and a not in batch and a != "B")  # fmt: skip
     batch_axes = tuple(batch) if "B" in batch else ("B", *batch)
     sized = {a for b in arguments(p) if b.role == "input" for a in b.axes}
-    return Layout(batch_axes, tuple(others), frozenset(sized))
+    return Layout(batch_axes, tuple(others), frozenset(sized), p.packed)
 
 
 def _stages(k: Launch) -> str:

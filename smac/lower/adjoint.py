@@ -38,14 +38,15 @@ def together(order: Order) -> Backward:
     """One reverse walk that reads everything; states are saved by a forward walk before it."""
     p = order.parts
     dy = cotangent(p)
-    reads = (*((READ_Y,) if needs_y(dy) or _stores_need_y(p) else ()), READ_DQ, READ_DK, READ_DV)
-    kv, qg = _carries(p)
+    reads = (*((READ_Y,) if needs_y(dy) or stores_need_y(p) else ()), READ_DQ, READ_DK, READ_DV)
+    kv, qg = carries_of(p)
     steps: list[Step] = []
     scratch: tuple[Buffer, ...] = ()
     if order.stateful:
         steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
         scratch = (saved_states(p, "saved.KV"),)
-        kv = replace(kv, initial=None, restores="saved.KV")
+        # Of packed sequences several may begin behind the state that is restored.
+        kv = replace(kv, initial=kv.initial if p.packed else None, restores="saved.KV")
     main = order.kernel(
         "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
     )
@@ -59,15 +60,15 @@ def apart(order: Order) -> Backward:
     dy = cotangent(p)
     steps: list[Step] = []
     scratch: list[Buffer] = []
-    if needs_y(dy) or _stores_need_y(p):
+    if needs_y(dy) or stores_need_y(p):
         y, buffers = raw_output(order)
         steps.append(y)
         scratch += buffers
     if needs_y(dy) or p.reads_z:
-        point, dy, buffers = _materialised(p, dy)
+        point, dy, buffers = materialised(p, dy)
         steps.append(point)
         scratch += buffers
-    kv, qg = _carries(p)
+    kv, qg = carries_of(p)
     saves = order.stateful and bool(order.mask_uses())
     first = replace(kv, saves="saved.KV" if saves else None)
     last = replace(qg, saves="saved.QG" if saves else None)
@@ -77,7 +78,7 @@ def apart(order: Order) -> Backward:
         ("grad_v", (p.q, p.k, dy), last, READ_DV, p.v),
     ):
         k = order.kernel(name, operands, (carry,), (read,), reverse=carry.reverse)
-        buffer = Buffer(read.out, _per_head(p, like), "acc", "scratch")
+        buffer = Buffer(read.out, per_head(p, like), "acc", "scratch")
         stores = (Store(buffer.name, Name(read.out), buffer.axes),)
         if read is READ_DV and p.reads_z:
             stores = (replace(stores[0]),)  # the tail of V is constant: its gradient goes nowhere
@@ -100,8 +101,8 @@ def apart(order: Order) -> Backward:
 
 
 def parallel(order: Order) -> Backward:
-    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the mask's
-    gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
+    """States of both sweeps first; then every chunk by itself: what is as wide as V, with the
+    mask's gradients, in one kernel, what is as wide as Q and K in another, which can split N."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []
@@ -109,12 +110,12 @@ def parallel(order: Order) -> Backward:
     reads: tuple[Read, ...] = (READ_DV,)
     if needs_y(dy):
         y, buffers = raw_output(order)
-        point, dy, more = _materialised(p, dy)
+        point, dy, more = materialised(p, dy)
         steps += [y, point]
         scratch += [*buffers, *more]
-    elif _stores_need_y(p):
+    elif stores_need_y(p):
         reads = (READ_Y, READ_DV)
-    kv, qg = _carries(p)
+    kv, qg = carries_of(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
     sweep = replace(qg, saves="saved.QG")
     carries = (replace(kv, initial=None, restores="saved.KV"),
@@ -142,7 +143,7 @@ def raw_output(order: Order) -> tuple[Kernel, tuple[Buffer, ...]]:
     buffers = [Buffer("Y", p.y_axes, "acc", "scratch")]
     if p.reads_z:
         buffers.append(Buffer("Z", _without_p(p.y_axes), "acc", "scratch"))
-    kv, _ = _carries(p)
+    kv, _ = carries_of(p)
     k = order.kernel("output", (p.q, p.k, p.v), (kv,), (READ_Y,))
     stores = tuple(Store(b.name, Name(b.name), b.axes) for b in buffers)
     return replace(k, stores=stores), tuple(buffers)
@@ -186,7 +187,7 @@ def input_stores(order: Order, only: frozenset[str] | None = None,
     return tuple(stores)
 
 
-def _stores_need_y(p: Parts) -> bool:
+def stores_need_y(p: Parts) -> bool:
     """The derivative of an output with respect to an input reads Y or Z."""
     return any(
         {"Y", "Z"} & names(chain(Name("g"), diff(e, Name(i.name))))
@@ -195,7 +196,7 @@ def _stores_need_y(p: Parts) -> bool:
     )  # fmt: skip
 
 
-def _carries(p: Parts) -> tuple[Carry, Carry]:
+def carries_of(p: Parts) -> tuple[Carry, Carry]:
     """K ⊗ V, and Q ⊗ dY in reverse, with the op's states where they were asked for."""
     if not p.state:
         return Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)
@@ -210,7 +211,7 @@ def saved_states(p: Parts, name: str, dtype: str = "acc") -> Buffer:
     return Buffer(name, (*p.spec.batch, "C", "H", "R", "N", "P"), dtype, "scratch")
 
 
-def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]]:
+def materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]]:
     """dY (and dZ) as buffers, and the value that reads them."""
     buffers = [Buffer("d.Y", p.y_axes, "acc", "scratch")]
     stores = [Store("d.Y", dy.expr, dy.axes)]
@@ -222,7 +223,7 @@ def _materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...
     return pointwise("cotangent", tuple(stores)), value, tuple(buffers)
 
 
-def _per_head(p: Parts, v: Value) -> tuple[str, ...]:
+def per_head(p: Parts, v: Value) -> tuple[str, ...]:
     """Axes of an operand's raw gradient: every batch axis, token and head of Y, its own N or P."""
     last = "P" if v.name == "V" else "N"
     own = {last} & {*v.axes, "P" if v is p.v else last}

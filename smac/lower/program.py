@@ -18,6 +18,7 @@ from smac.lower.adjoint import (
     saved_states,
     together,
 )
+from smac.lower.channels import by_channel, swept
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
@@ -46,9 +47,10 @@ def forward(plan: Plan) -> Program:
             pointwise("epilogue", output_stores(p)),
         )
         return _program("forward", p, (*buffers, *scratch), steps)
-    if plan.chosen.schedule == "chunks":
+    channel = _by_channel(plan, p)
+    if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
         steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
-        scratch = (saved_states(p, "saved.KV", "operand"),)
+        scratch = (saved_states(p, "saved.KV", "acc" if channel else "operand"),)
         carry = replace(carry, initial=None, final=None, restores="saved.KV")
     kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
     kernel = replace(kernel, stores=output_stores(p))
@@ -59,7 +61,7 @@ def backward(plan: Plan) -> Program:
     """Gradients of the float inputs (and of the initial state) from those of the outputs."""
     p = parts(plan.request, _by_lanes(plan))
     order: Order = ORDERS[plan.order](p, plan.chosen)
-    made = _spread(plan)(order)
+    made = (by_channel if _by_channel(plan, p) else _spread(plan))(order)
     cotangents = tuple(
         Buffer(f"d.{n}", output_axes(p, e), "operand", "cotangent", n) for n, e in p.spec.output
     )
@@ -81,6 +83,11 @@ def _spread(plan: Plan) -> Callable[[Order], Backward]:
     return apart if plan.request.target == "triton" else together
 
 
+def _by_channel(plan: Plan, p: Parts) -> bool:
+    """Whether chunks are walked by kernels of their own for a mask per channel."""
+    return plan.request.target == "triton" and plan.order == "chunked" and p.channel is not None
+
+
 def _by_lanes(plan: Plan) -> bool:
     """Whether the order carries the states of the mask's lanes, rather than evaluate its entry."""
     return plan.order != "quadratic" and plan.chosen.schedule != "fft"
@@ -90,8 +97,11 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     scans = tuple(replace(s, last=last) for s in p.scans if s.out in read)
-    made = tuple(Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans)
-    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups))
+    made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
+    if p.packed:
+        made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
+    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
+                          p.packed))  # fmt: skip
 
 
 def _reads(k: Kernel) -> frozenset[str]:

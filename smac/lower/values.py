@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from smac.derive import diff, simplify
 from smac.expr import ONE, ZERO, Call, Expr, Name, call, names, walk
-from smac.ir import Buffer, Gather, LaneIR, Scan, Value
+from smac.ir import SEQ, Buffer, Gather, LaneIR, Scan, Value
 from smac.lower.mask_values import (
     Axes,
     Bases,
@@ -53,6 +53,7 @@ class Parts:
     y_axes: tuple[str, ...]
     reads_z: bool
     state: bool
+    packed: bool
 
     @property
     def integers(self) -> frozenset[str]:
@@ -90,7 +91,7 @@ def parts(request: Request, by_lanes: bool = True) -> Parts:
     return Parts(
         spec, mask, q, k, v, lanes, lane_values, entry, tuple(bases.values),
         gathers(mask, scans, bases), lags, tuple(scans.steps), c.channel, group,
-        y_axes, reads_z, request.state,
+        y_axes, reads_z, request.state, request.packed,
     )  # fmt: skip
 
 
@@ -103,12 +104,14 @@ def input_buffers(p: Parts) -> tuple[Buffer, ...]:
 
 def state_buffers(p: Parts, *states: str) -> tuple[Buffer, ...]:
     """States (batch…, H, R, N, P) in the accumulator's type; axes nobody carries have length 1.
+    Packed sequences take the place of B.
 
     For masks that cut at ids, "last" / "last_out": the id before the first token, after the last.
     """
-    axes = (*p.spec.batch, "H", "R", "N", "P")
+    batch = tuple(SEQ if p.packed and a == "B" else a for a in p.spec.batch)
+    axes = (*batch, "H", "R", "N", "P")
     return tuple(
-        Buffer(n, p.spec.batch, "int", "state") if n.startswith("state.last")
+        Buffer(n, batch, "int", "state") if n.startswith("state.last")
         else Buffer(n, axes, "acc", "state")
         for n in states
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smac.plan.cost import fits
+from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
 from smac.plan.types import Request
@@ -76,12 +76,14 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the triton templates cannot do yet."""
     if r.target != "triton":
         return None
-    most = MOST_LANES[order]
+    most = 1 if x.channel else MOST_LANES[order]
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
-    if order == "chunked" and x.channel:
-        return f"takes no mask per {x.channel} on target triton so far; use target='torch'"
+    widest = 256 if x.item == 2 else 128
+    if order == "chunked" and x.channel and channel_size(x) > widest:
+        return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
+                f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
 
 
@@ -91,6 +93,8 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
         return ()
     widest = 128 if x.item == 2 else 64
     reason = missing
+    if reason is None and x.channel:
+        reason = f"takes no mask per {x.channel} on schedule 'chunks'; use schedule='sweep'"
     if reason is None and r.dtype == "float16":
         reason = "keeps states in memory in the operands' type, which float16 is too narrow for"
     if reason is None and x.tail:
@@ -106,6 +110,8 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     missing = r.mask.missing("symbol")
     if missing is not None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
+    if r.packed:
+        return "FFT convolves along all of T and keeps no packed sequences apart"
     if r.target == "triton":
         return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
@@ -135,12 +141,16 @@ def _rows(x: Shape, r: Request) -> list[int]:
 
 
 def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
-    """Those that fit on chip; the smallest where none does, for the kernel then splits N."""
+    """Those that fit on chip; the smallest where none does, for the kernel then splits N. In 16
+    bits the largest that fits: smaller ones leave tensor cores idle."""
     sizes = CHUNKS[r.target]
     if r.target == "torch":
         return list(sizes)
     sizes = tuple(c for c in sizes if c <= largest_chunk(r.target, x.item))
-    return [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    if x.channel and x.item == 2 and sizes[-1] < x.T:
+        return [sizes[-1]]  # all of it is products of C rows, which Hopper wants 64 of
+    found = [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
+    return found[-1:] if x.item == 2 else found
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

@@ -15,6 +15,7 @@ from smac.masks import build
 from smac.plan.candidates import SCHEDULES, Way, lacks_generators, largest_chunk, pieces, ways
 from smac.plan.cost import candidate
 from smac.plan.devices import ITEMSIZE, Device, device_row
+from smac.plan.packed import why_not_packed
 from smac.plan.shape import Shape, shape_of
 from smac.plan.sizes import complete_sizes
 from smac.plan.types import ORDERS, Candidate, Plan, Request
@@ -31,16 +32,17 @@ def make(
     spec: Spec, *, sizes: Mapping[str, int], dtype: str, device: str, target: str = "auto",
     order: str = "auto", chunk: int | None = None, schedule: str = "auto",
     backward: bool = False, state: bool = False, absent: frozenset[str] = frozenset(),
-    table: Mapping[str, Device] | None = None,
+    sequences: int = 0, table: Mapping[str, Device] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for `spec` at `sizes` on `device`: every way costed, the fastest chosen.
 
-    `backward` plans the backward alone; `state`: initial and final states are in use. `order`,
+    `backward` plans the backward alone; `state`: initial and final states are in use; `sequences`
+    that lie packed along T (0: T is one sequence, batched by B). `order`,
     `chunk` and `schedule` force the choice; `table` replaces the device table. Raises PlanError for
     sizes, names and orders that cannot be, naming the law that a forced order misses.
     """
     row = device_row(device, table)
-    request = _request(spec, sizes, dtype, device, row, target, backward, state, absent)
+    request = _request(spec, sizes, dtype, device, row, target, backward, state, absent, sequences)
     _check_choice("order", order, ("auto", *ORDERS))
     _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
     _check_chunk(chunk, order, schedule, request)
@@ -85,7 +87,7 @@ def crossover(
 
 def _request(
     spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
-    backward: bool, state: bool, absent: frozenset[str],
+    backward: bool, state: bool, absent: frozenset[str], sequences: int,
 ) -> Request:  # fmt: skip
     """The request with spec specialised, mask built, sizes complete and target decided."""
     _check_choice("dtype", dtype, tuple(ITEMSIZE))
@@ -95,7 +97,10 @@ def _request(
     special = specialise(spec, frozenset(absent))
     mask = build(special.contraction.L, special)
     done = complete_sizes(special, mask, sizes)
-    request = Request(special, mask, done, dtype, device, target, backward, state)
+    request = Request(special, mask, done, dtype, device, target, backward, state, sequences)
+    why = why_not_packed(request)
+    if why is not None:
+        raise PlanError(f"{spec.name}: packed sequences (cu_seqlens): {why}")
     missing = lacks_generators(request)
     if state and missing is not None:
         raise PlanError(f"{spec.name}: an initial or final state {missing}")

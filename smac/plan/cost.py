@@ -11,8 +11,9 @@ Non-goals: flops of matrix products (dots.py), what is legal (candidates.py).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from smac.plan.channel_work import channel_work
 from smac.plan.devices import Device
 from smac.plan.dots import dots, entries
 from smac.plan.shape import Shape
@@ -29,22 +30,32 @@ _ENTRY, _CHANNEL_ENTRY = 7, 16
 #: Operations that a segment of chunks, one chunk inside it, and a block of rows take (torch),
 #: forward and backward. A segment's are many: broadcasts and copies for products count too.
 _SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
-#: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it.
+#: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it; of
+#: the torch target on a GPU, and of triton's schedules.
 _GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
+_DOTS = {"tiles": 0.2, "sweep": 0.26, "chunks": 0.35, "tokens": 1.0}
+#: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
+#: sweeps reads wide states a second time for the gradients of decays, little of it in parallel.
+_REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.4), "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}
 _CPU_HALF = 4
 #: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
 VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
 #: A chunk of a sweep that makes states alone, against one that reads them.
-_STATE_STEP = 0.4
-#: A tile of the quadratic order against a chunk of a sweep, whose state waits for the last one.
-_TILE_STEP = 0.4
+_STATE_STEP = 0.55
+#: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
+_ENTRY_OPS = 10
+#: A tile of the quadratic order against a chunk of a sweep, and each node of its entry: they are
+#: not pipelined, and a sum of decays is two loads in float64 and an exp.
+_TILE_STEP, _NODE_STEP = 2.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other."""
+    """What a candidate does. `traffic` splits its bytes; `steps` wait for each other, in `swept`
+    programs where those are not all; `before` must end first, and is no part of the other figures.
+    """
 
     dots: tuple[Dot, ...]
     scalar: int
@@ -53,6 +64,18 @@ class Work:
     workspace: int
     programs: int = 0
     steps: float = 0.0
+    swept: int = 0
+    before: Work | None = None
+
+    @property
+    def whole(self) -> Work:
+        """This work and what is before it, as one."""
+        if self.before is None:
+            return self
+        first = dict(self.before.traffic)
+        traffic = tuple((name, n + first.pop(name, 0)) for name, n in self.traffic)
+        return replace(self, before=None, traffic=(*traffic, *first.items()),
+                       launches=self.launches + self.before.launches)  # fmt: skip
 
     @property
     def bytes(self) -> int:
@@ -82,7 +105,7 @@ def _chunk_bytes(x: Shape, C: int) -> int:
     """Bytes in flight for one chunk on the torch target."""
     tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
     if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
-        tile = C * C * x.all_heads + 2 * C * x.all_heads * _channel_size(x)
+        tile = C * C * x.all_heads + 2 * C * x.all_heads * channel_size(x)
     state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
     return x.acc * x.batch * (tile + state + C * (_operands(x) + x.all_heads * x.p))
 
@@ -92,7 +115,7 @@ def _operands(x: Shape) -> int:
     return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
 
 
-def _channel_size(x: Shape) -> int:
+def channel_size(x: Shape) -> int:
     """Length of the mask's channel axis, or 1."""
     return {None: 1, "N": x.N, "P": x.P}[x.channel]
 
@@ -101,6 +124,8 @@ def work(x: Shape, request: Request, device: Device, order: str, chunk: int, sch
     """What `request` takes in `order`, with pieces of `chunk`, on its target."""
     back = request.backward
     segment = segment_tokens(x, device, chunk, back)
+    if request.target == "triton" and order == "chunked" and x.channel:
+        return _triton_channel(x, back, chunk)
     found = dots(request, order, chunk, segment, schedule, x)
     if request.target == "triton":
         return _triton(x, back, order, chunk, schedule, found)
@@ -122,7 +147,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     levels = C.bit_length() - 1 if x.channel else 0
     if x.channel:
         passes = _DECAYS + _LEVELS * levels
-        inside = tokens * x.all_heads * (passes * _channel_size(x) + _WEIGHTS * C)
+        inside = tokens * x.all_heads * (passes * channel_size(x) + _WEIGHTS * C)
     else:
         inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
                                + _WEIGHTS * x.heads("QKL"))  # fmt: skip
@@ -147,7 +172,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
 def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> Work:
     """Blocks of rows; every operation of the mask's entry is a pass over the block."""
     more, unit = (_BACKWARD if back else 1), x.acc
-    wide = _channel_size(x)
+    wide = channel_size(x)
     entry = (_CHANNEL_ENTRY if x.channel else _ENTRY) * x.nodes * x.heads("L")
     inside = _SCORES * x.heads("QK") + wide * (entry + _WEIGHTS * x.heads("QKL"))
     tokens = x.batch * x.T
@@ -184,9 +209,10 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     traffic = [("operands", x.given * x.item * (2 if back else 1)), ("outputs", outputs)]
     entry_work = x.nodes + 2
     if order == "quadratic":
-        scalar = heads * entries(x, C, whole=True) * entry_work * _channel_size(x)
+        scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * channel_size(x)
         programs = heads * pieces * columns
-        steps = _TILE_STEP * pieces * (0.5 if x.support.lower else 1.0)
+        steps = (_TILE_STEP + _NODE_STEP * x.nodes) * pieces * C / 64
+        steps *= 0.5 if x.support.lower else 1.0  # on average
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)
@@ -196,13 +222,13 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     space = 0
     states = (x.rank or 1) * heads * x.n("QK") * x.p * x.item * pieces
     if schedule == "chunks":  # states pass through memory; then every chunk is a program
-        kernels = 5 if back else 3
-        steps = (1 + back) * _STATE_STEP * pieces
+        given, sweeps = x.given * x.item, 1 + back
+        first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
+                     sweeps, 0, programs, sweeps * _STATE_STEP * pieces)  # fmt: skip
+        traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]
         scalar = 2 * scalar if back else scalar
-        traffic += [("gradients", (x.given * x.item) * back),
-                    ("states", (1 + back) * 2 * states + (1 + back) * x.given * x.item)]
-        space = (1 + back) * states
-        return Work(dots, scalar, tuple(traffic), kernels, space, heads * pieces, steps)
+        return Work(dots, scalar, tuple(traffic), 1 + back, sweeps * states, heads * pieces,
+                    before=first)  # fmt: skip
     if back:
         scalar, steps = 2 * scalar, 2 * steps
         traffic.append(("gradients", x.given * x.acc))
@@ -215,15 +241,29 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps)
 
 
+def _triton_channel(x: Shape, back: bool, C: int) -> Work:
+    """Kernels over all chunks at once, and sweeps that are left little to do."""
+    w = channel_work(x, back, C)
+    outputs = x.batch * x.T * x.all_heads * x.p * x.item
+    traffic = [("operands", x.given * x.item * (1 + back)), ("outputs", outputs)]
+    if back:
+        traffic.append(("gradients", x.given * x.item))
+    return Work(w.dots, w.scalar, (*traffic, *w.traffic), w.kernels, w.space, w.chunked, w.steps,
+                w.swept)  # fmt: skip
+
+
 # ---- time -----------------------------------------------------------------------------------
 
 
-def seconds(w: Work, request: Request, device: Device, chunk: int) -> dict[str, float]:
-    """Seconds of each resource: "dots", "scalar", "memory", "launches", and "chain" on triton."""
+def seconds(
+    w: Work, request: Request, device: Device, chunk: int, schedule: str
+) -> dict[str, float]:
+    """Seconds of each resource: "dots", "scalar", "memory", "launches"; on triton "chain" too, and
+    "states" for what sweeps do before."""
     rate = device.dot(request.dtype)
     doubles = 2 if request.dtype == "float64" else 1
     if request.target == "triton":
-        return _triton_seconds(w, request, device, chunk, rate, doubles)
+        return _triton_seconds(w, request, device, chunk, rate, doubles, schedule)
     half = _CPU_HALF if device.kind == "cpu" else _GPU_HALF
     share = (1.0 if device.kind == "cpu" else _GPU_DOTS) * chunk / (chunk + half)
     inside = min(1.0, device.cache / max(w.workspace, 1))
@@ -236,28 +276,34 @@ def seconds(w: Work, request: Request, device: Device, chunk: int) -> dict[str, 
 
 
 def _triton_seconds(
-    w: Work, request: Request, device: Device, chunk: int, rate: float, doubles: int
+    w: Work, request: Request, device: Device, chunk: int, rate: float, doubles: int, schedule: str
 ) -> dict[str, float]:
     """Times of one kernel's resources; few programs leave SMs idle, many come in waves."""
     waves = max(w.programs, 1) / device.units
     idle = math.ceil(waves) / waves
-    share = _GPU_DOTS * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if request.backward else 1)
-    step = device.step if w.dots else device.token  # only the token kernel has no dots
-    turns = math.ceil(w.programs / (device.units * _RESIDENT)) if w.programs else 0
-    return {
+    back = request.backward
+    share = _DOTS[schedule] * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
+    step = device.step if schedule != "tokens" else device.token
+    turns = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
+    found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
-        "memory": w.bytes / device.bandwidth * min(idle, 4),
+        "memory": w.bytes / (device.bandwidth * _REACH[schedule][back]) * min(idle, 4),
         "chain": turns * w.steps * step,
         "launches": w.launches * device.launch,
     }
+    if w.before is not None:
+        first = _triton_seconds(w.before, request, device, chunk, rate, doubles, schedule)
+        found["states"] = total(first, "triton")
+    return found
 
 
 def total(parts: dict[str, float], target: str) -> float:
     """The time that the parts make: a sum of passes, or what overlaps plus the launches."""
     if target == "torch":
         return sum(parts.values())
-    return max(v for k, v in parts.items() if k != "launches") + parts["launches"]
+    after = {"launches", "states"}
+    return max(v for k, v in parts.items() if k not in after) + sum(parts.get(k, 0) for k in after)
 
 
 def candidate(
@@ -265,10 +311,11 @@ def candidate(
 ) -> Candidate:
     """The costed candidate, its verdict still open."""
     w = work(x, request, device, order, chunk, schedule)
-    parts = seconds(w, request, device, chunk)
+    parts = seconds(w, request, device, chunk, schedule)
     in_segments = request.target == "torch" and order != "quadratic" and schedule != "fft"
     back = request.backward
     segment = segment_tokens(x, device, chunk, back) if in_segments else chunk
+    w = w.whole
     return Candidate(
         order=order, chunk=chunk, segment=segment, schedule=schedule, flops=w.flops,
         scalar_flops=w.scalar, bytes=w.bytes, launches=w.launches, workspace=w.workspace,

@@ -140,6 +140,7 @@ class Operands:
     def _sizes(self, x: Shape, r: Request) -> dict[str, int]:
         own = {a for i in r.spec.inputs for a in i.axes}
         length = {a: n if a in own else 1 for a, n in r.sizes}
+        length["B"] = length.get("B", 1) * max(r.sequences, 1)
         size = {a: length[a] for a in r.spec.batch}
         size |= {"n": length["N"], "p": length["P"] + x.tail}
         groups = math.prod(length[g] for g in [self.group] if g)

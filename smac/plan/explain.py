@@ -51,6 +51,7 @@ def _request(r: Request) -> tuple[tuple[str, str], ...]:
     what = "backward" if r.backward else "forward"
     state = ", with states" if r.state else ""
     sizes = " ".join(f"{a}={n}" for a, n in r.sizes if a != "S")
+    state += f", {r.sequences} packed sequences" if r.packed else ""
     head = f"{r.spec.name}: {r.dtype} on {r.device}, target {r.target}, {what}{state}"
     return ("plan", head), ("sizes", sizes)
 

@@ -73,17 +73,18 @@ class Shape:
 def shape_of(request: Request) -> Shape:
     """The numbers of `request`."""
     spec, mask, sizes = request.spec, request.mask, dict(request.sizes)
-    c = spec.contraction
+    c, n = spec.contraction, max(request.sequences, 1)
+    T = -(-sizes["T"] // n)  # packed sequences are costed as a batch of their mean length
     axes = {k: frozenset(spec.axes_of(getattr(c, k))) for k in "QKVL"}
     generators, item = mask.generators(), ITEMSIZE[request.dtype]
     return Shape(
-        batch=math.prod(sizes[a] for a in spec.batch), T=sizes["T"], H=sizes["H"], N=sizes["N"],
+        batch=n * math.prod(sizes[a] for a in spec.batch), T=T, H=sizes["H"], N=sizes["N"],
         P=sizes["P"],
         groups=tuple((g, sizes[g]) for g in spec.groups),
         axes=tuple(axes.items()), tail=int(reads(spec, "Z")),
         rank=None if generators is None else generators.rank, support=mask.support(),
         symbol=mask.symbol() is not None, channel=c.channel, nodes=_nodes(mask),
-        matvec=mask.matvec_cost(sizes["T"]), again=needs_y(spec), item=item, acc=max(item, 4),
+        matvec=mask.matvec_cost(T), again=needs_y(spec), item=item, acc=max(item, 4),
         given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),
     )  # fmt: skip
 

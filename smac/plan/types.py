@@ -19,6 +19,7 @@ class Request:
 
     `dtype` is that of the operands ("bfloat16", "float32", …); `device` a row of the device table;
     `state`: initial and final states are asked for (a generators law is then needed).
+    `sequences`: how many lie packed along T, of lengths not known here; 0: T is one sequence.
     """
 
     spec: Spec
@@ -29,6 +30,12 @@ class Request:
     target: str
     backward: bool = False
     state: bool = False
+    sequences: int = 0
+
+    @property
+    def packed(self) -> bool:
+        """Whether T holds sequences of their own."""
+        return self.sequences > 0
 
     def size(self, axis: str) -> int:
         """The length of `axis`."""

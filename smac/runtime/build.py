@@ -15,6 +15,7 @@ from smac.expr import Expr, Index, Size, names, walk
 from smac.runtime import device as devices
 from smac.runtime.launch import Cell, Launcher
 from smac.runtime.options import Options
+from smac.runtime.packed import count
 from smac.runtime.state import Layout
 from smac.runtime.validate import Signature, check_lags, id_inputs, operand_dtype
 from smac.spec import Spec, specialise
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def launcher_for(spec: Spec, options: Options, signature: Signature, values: tuple[Any, ...],
-                 state: bool, step: bool) -> Launcher:  # fmt: skip
+                 state: bool, step: bool, cu_seqlens: Any = None) -> Launcher:  # fmt: skip
     """Check `values`, plan for them, and make their launcher."""
     from smac.masks import build
 
@@ -36,34 +37,40 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     special = specialise(spec, absent)
     mask = build(special.contraction.L, special)
     check_lags(spec.name, mask.entry(), special, sizes)
-    layout = layout_for(spec, absent) if state else None
-    dtype = operand_dtype(special, {n: x.dtype for n, x in present.items()})
     device = next(iter(present.values())).device
+    n = 0 if cu_seqlens is None else count(spec.name, cu_seqlens, sizes, device)
+    layout = layout_for(spec, absent, n > 0) if state else None
+    dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
     target = devices.target_for(device, options.target)
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in sizes.items()}
         return planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
-                       target, backward=backward, state=state, absent=absent)  # fmt: skip
+                       target, backward=backward, state=state, absent=absent,
+                       sequences=n)  # fmt: skip
 
     cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
-                special.batch, layout, _ends_here(special) if state else None, step)  # fmt: skip
+                special.batch, layout, _ends_here(special) if state else None, step,
+                n)  # fmt: skip
     return Launcher(cell, make(False), lambda: make(True), options.precision)
 
 
 def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, device: str,
-            target: str, *, backward: bool, state: bool,
-            absent: frozenset[str]) -> Plan:  # fmt: skip
+            target: str, *, backward: bool, state: bool, absent: frozenset[str],
+            sequences: int = 0) -> Plan:  # fmt: skip
     """The planner's answer for these options."""
     from smac.plan import make
 
     return make(spec, sizes=dict(sizes), dtype=dtype, device=device, target=target,
                 order=options.order, chunk=options.chunk, schedule=options.schedule,
-                backward=backward, state=state, absent=absent)  # fmt: skip
+                backward=backward, state=state, absent=absent,
+                sequences=sequences)  # fmt: skip
 
 
-def layout_for(spec: Spec, absent: frozenset[str]) -> Layout:
-    """How a state of `spec` lies in memory; PlanError naming the law for a mask without one."""
+def layout_for(spec: Spec, absent: frozenset[str], packed: bool = False) -> Layout:
+    """How a state of `spec` lies in memory; PlanError naming the law for a mask without one.
+
+    `packed`: B counts sequences, whether or not an input carries it."""
     from smac.masks import build
 
     special = specialise(spec, absent)
@@ -78,8 +85,10 @@ def layout_for(spec: Spec, absent: frozenset[str]) -> Layout:
                         "one input of ids")  # fmt: skip
     c = special.contraction
     carried = set(_spread(special, (c.Q, c.K, c.V, *mask.parameters())))
+    carried |= {"B"} if packed else set()
     normalised = any("Z" in names(e) for _, e in special.output)
-    last = tuple(a for a in special.batch if ids and a in special.input(ids[0]).axes)
+    last = tuple(a for a in special.batch if ids and (
+        a in special.input(ids[0]).axes or (packed and a == "B")))  # fmt: skip
     axes = (*special.batch, "H", "R", "N", "P")
     return Layout(axes, frozenset(carried - {"T", "S"}), generators.rank, normalised,
                   ids[0] if ids else None, last, _reads_position(special))  # fmt: skip

@@ -85,7 +85,8 @@ class Runnable:
 
 
 def _is_read(b: Buffer) -> bool:
-    return b.role in ("input", "cotangent") or (b.role == "state" and b.name in STATES_IN)
+    passed = b.role in ("input", "cotangent", "lengths")
+    return passed or (b.role == "state" and b.name in STATES_IN)
 
 
 def _owner(b: Buffer) -> str:
@@ -106,6 +107,17 @@ class Cell:
     layout: Layout | None
     continues: str | None
     step: bool
+    sequences: int = 0
+
+    @property
+    def state_sizes(self) -> Mapping[str, int]:
+        """Sizes of states: packed sequences take the place of B."""
+        return {**self.sizes, "B": self.sequences} if self.sequences else self.sizes
+
+    @property
+    def first_state(self) -> int:
+        """The place of S0 among a run's tensors, behind the inputs and cu_seqlens."""
+        return len(self.declared) + (self.sequences > 0)
 
     @property
     def acc(self) -> torch.dtype:
@@ -133,7 +145,8 @@ class Launcher:
         self._views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
                        for n, axes in cell.declared.items()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
-        places = {n: i for i, n in enumerate((*cell.declared, *STATES_IN))}
+        lengths = ("cu_seqlens",) if cell.sequences else ()
+        places = {n: i for i, n in enumerate((*cell.declared, *lengths, *STATES_IN))}
         moved = {n: v for n, v in self._views.items() if not v.plain}
         self._arguments = tuple((places[n], moved.get(n)) for n in self.runnable.reads())
         self._guard = cell.device if cell.device.type == "cuda" else None
@@ -141,13 +154,15 @@ class Launcher:
         self._lock = threading.Lock()
 
     def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
-        """Outputs (a tensor, or a tuple), paired with a State when `want`."""
+        """Outputs (a tensor, or a tuple), paired with a State when `want`.
+
+        `tensors`: the inputs, then cu_seqlens where there are packed sequences."""
         cell, layout, pos = self.cell, self.cell.layout, 0
         if layout is not None:
             if given is None:
-                state_in = layout.zeros(cell.sizes, cell.acc, cell.device)
+                state_in = layout.zeros(cell.state_sizes, cell.acc, cell.device)
             else:
-                state = layout.checked(given, cell.sizes, cell.acc, cell.device,
+                state = layout.checked(given, cell.state_sizes, cell.acc, cell.device,
                                        "state" if cell.step else "initial_state")  # fmt: skip
                 pos = state.pos or 0
                 if cell.continues is not None:
@@ -170,7 +185,7 @@ class Launcher:
         """The forward program on present inputs and state buffers, in the caller's layout."""
         cell = self.cell
         if cell.empty:
-            states = tensors[len(cell.declared) :]
+            states = tensors[cell.first_state :]
             return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
         made = self._call(self.runnable, [tensors[i] if view is None else view.to(tensors[i])
                                           for i, view in self._arguments])  # fmt: skip
@@ -189,7 +204,7 @@ class Launcher:
         """Gradients of `tensors` (None where not needed) from those of outputs and states."""
         cell, n = self.cell, len(self._outputs)
         if cell.empty:
-            first = len(cell.declared)  # S0, which passed through unchanged
+            first = cell.first_state  # S0, which passed through unchanged
             zeros = [torch.zeros_like(x) if need else None
                      for x, need in zip(tensors, needs, strict=True)]  # fmt: skip
             if first < len(tensors) and needs[first]:
@@ -207,7 +222,8 @@ class Launcher:
         owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
         found = {n: self._views[n].back(g) if n in self._views else g
                  for n, g in zip(owners, made, strict=True)}  # fmt: skip
-        names = (*cell.declared, "state.S0", "state.last")[: len(tensors)]
+        lengths = ("cu_seqlens",) if cell.sequences else ()
+        names = (*cell.declared, *lengths, "state.S0", "state.last")[: len(tensors)]
         return tuple(found.get(name) if need else None
                      for name, need in zip(names, needs, strict=True))  # fmt: skip
 
@@ -226,8 +242,11 @@ class Launcher:
         """Tensors by the name of their buffer, in its layout."""
         held = {name: view.to(x) for (name, view), x in zip(self._views.items(), tensors,
                                                              strict=False)}  # fmt: skip
+        if self.cell.sequences:
+            held["cu_seqlens"] = tensors[len(self._views)]
         if self.cell.layout is not None:
-            held.update(zip(("state.S0", "state.last"), tensors[len(self._views) :], strict=False))
+            held.update(zip(("state.S0", "state.last"), tensors[self.cell.first_state :],
+                            strict=False))  # fmt: skip
         return held
 
     def _nothing(self, b: Buffer) -> Tensor:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smac.errors import PlanError
 from smac.parse import load
 from smac.runtime import device as devices
 from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
 from smac.runtime.launch import Launcher
 from smac.runtime.module import write
 from smac.runtime.options import Options
+from smac.runtime.packed import check_values
 from smac.runtime.state import State
 from smac.runtime.validate import Signature, shown
 from smac.spec import Spec
@@ -61,14 +61,18 @@ class Op:
         """Outputs for inputs by name or in order (None = absent): a tensor, or a tuple of tensors.
 
         `initial_state`: a `State`, or a tensor S where that is all; `return_state` adds the last.
+        `cu_seqlens`: int32 or int64 [n + 1], n sequences packed along T at B = 1: sequence i is at
+        tokens cu_seqlens[i] … cu_seqlens[i + 1] − 1 and runs as if it were alone; states have n
+        in the place of B. It starts with 0, ends with T and does not decrease, which is checked on
+        the CPU alone: on a GPU nothing waits for its values.
         Raises LaunchError where an input does not fit, PlanError where the plan cannot be had.
         """
-        if cu_seqlens is not None:
-            raise PlanError(f"{self.spec.name}: packed sequences by cu_seqlens are not supported "
-                            "yet; give the mask a document(ids) factor and pass ids")  # fmt: skip
         values = self._bind(args, inputs)
-        launcher = self._find(values, initial_state is not None or return_state, False)
+        launcher = self._find(values, initial_state is not None or return_state, False, cu_seqlens)
         tensors = [x for x in values if x is not None]
+        if cu_seqlens is not None:
+            check_values(self.spec.name, cu_seqlens, launcher.cell.sizes["T"])
+            tensors.append(cu_seqlens)
         return launcher.run(tensors, initial_state, return_state)
 
     def step(self, state: Any, *args: Any, out_state: Any = None, **inputs: Any) -> Any:
@@ -114,31 +118,34 @@ class Op:
 
     def plan(self, *, dtype: str | torch.dtype | None = None,
              device: str | torch.device | None = None, backward: bool = False,
-             state: bool = False, absent: tuple[str, ...] = (), **sizes: int) -> Plan:  # fmt: skip
+             state: bool = False, sequences: int = 0, absent: tuple[str, ...] = (),
+             **sizes: int) -> Plan:  # fmt: skip
         """What would run at `sizes`; those left out come from the spec's [sizes], B is 1.
 
+        `sequences`: how many lie packed along T (a call with cu_seqlens); 0 for none.
         `device`: a row of the device table ("h100", "cpu", …), or "cuda" for this machine's; by
         default the target's own device. `dtype` of the operands: by default float32 on the CPU,
         bfloat16 elsewhere. No GPU is needed.
         """
-        return self._plan(sizes, dtype, device, backward, state, absent)
+        return self._plan(sizes, dtype, device, backward, state, absent, sequences)
 
     def _plan(self, sizes: Mapping[str, int], dtype: str | torch.dtype | None,
               device: str | torch.device | None, backward: bool, state: bool,
-              absent: tuple[str, ...]) -> Plan:  # fmt: skip
+              absent: tuple[str, ...], sequences: int = 0) -> Plan:  # fmt: skip
         if device is None and self.options.target != "auto":
             device = "cpu" if self.options.target == "torch" else "cuda"
         row = devices.named(device)
         target = devices.target_on(row, self.options.target)
         name = devices.dtype_named(dtype or ("float32" if row == "cpu" else "bfloat16"))
         return planned(self.spec, self.options, sizes, name, row, target,
-                       backward=backward, state=state, absent=frozenset(absent))  # fmt: skip
+                       backward=backward, state=state, absent=frozenset(absent),
+                       sequences=sequences)  # fmt: skip
 
     def source(self, target: str | None = None, *, absent: tuple[str, ...] = (),
-               state: bool = False, dtype: str | torch.dtype | None = None,
+               state: bool = False, sequences: int = 0, dtype: str | torch.dtype | None = None,
                device: str | torch.device | None = None, **sizes: int) -> str:  # fmt: skip
         """The generated source as text: the forward program, then the backward one."""
-        return self._source(target, sizes, dtype, device, state, absent).text
+        return self._source(target, sizes, dtype, device, state, absent, sequences).text
 
     def source_path(self, target: str | None = None, *, absent: tuple[str, ...] = (),
                     state: bool = False, dtype: str | torch.dtype | None = None,
@@ -149,11 +156,12 @@ class Op:
 
     def _source(self, target: str | None, sizes: Mapping[str, int],
                 dtype: str | torch.dtype | None, device: str | torch.device | None, state: bool,
-                absent: tuple[str, ...]) -> Source:  # fmt: skip
+                absent: tuple[str, ...], sequences: int = 0) -> Source:  # fmt: skip
         from smac.runtime.export import source
 
         op = self._retargeted(target)
-        plans = [op._plan(sizes, dtype, device, b, state, absent) for b in (False, True)]
+        plans = [op._plan(sizes, dtype, device, b, state, absent, sequences)
+                 for b in (False, True)]  # fmt: skip
         return source(plans[0], plans[1], self.options.precision)
 
     def export(self, path: str | Path, *, target: str | None = None, absent: tuple[str, ...] = (),
@@ -194,18 +202,20 @@ class Op:
             return tuple(map(inputs.get, self._names))
         return self._signature.bind(args, inputs)
 
-    def _find(self, values: tuple[Any, ...], state: bool, step: bool) -> Launcher:
+    def _find(self, values: tuple[Any, ...], state: bool, step: bool,
+              cu_seqlens: Any = None) -> Launcher:  # fmt: skip
         """The launcher for these shapes, dtypes and device; made when it is first asked for."""
         try:
             key = (state, step, *[None if x is None else (x.shape, x.dtype, x.device)
-                                  for x in values])  # fmt: skip
+                                  for x in (*values, cu_seqlens)])  # fmt: skip
             found = self._launchers.get(key)
         except (AttributeError, TypeError):  # not tensors: the checks below say which
             key, found = (), None
         if found is not None:
             return found
         with self._lock:
-            made = launcher_for(self.spec, self.options, self._signature, values, state, step)
+            made = launcher_for(self.spec, self.options, self._signature, values, state, step,
+                                cu_seqlens)  # fmt: skip
             while len(self._launchers) >= CACHED:
                 self._launchers.pop(next(iter(self._launchers)))
             return self._launchers.setdefault(key, made)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -126,21 +126,36 @@ class _Group:
                           chunk=None if order == "linear" else CHUNK)  # fmt: skip
         self.ran = 0
         self.skips: Counter[str] = Counter()
-        self.stateful = self._stateful()
+        self.stateful, self.packs = self._stateful(), self._packs()
         self.value, self.gradient = Error(), Error()
 
     def _stateful(self) -> bool:
         """Whether this order carries states on: two runs of no tokens tell."""
-        from smac.testing.inputs import draw
 
-        inputs = draw(self.spec, first_cells(self.spec, *self.key, CHUNK, False)[-1], self.made,
-                      self.device)  # fmt: skip
-        try:
+        def two(inputs: Any) -> None:
             op: Any = self.op
             _, state = op(**inputs, return_state=True)
             op(**inputs, initial_state=state)
+
+        return self._can("initial and final states", two)
+
+    def _packs(self) -> bool:
+        """Whether this order takes packed sequences: an empty one tells."""
+        import torch
+
+        ends = torch.zeros(2, dtype=torch.int32, device=self.device)
+        return self._can("packed sequences", lambda x: self.op(**x, cu_seqlens=ends))
+
+    def _can(self, what: str, run: Callable[[Any], object]) -> bool:
+        """Whether `run` on inputs of no tokens can be planned; a reason why not is noted."""
+        from smac.testing.inputs import draw
+
+        cell = first_cells(self.spec, *self.key, CHUNK, False)[-1]
+        sizes = tuple((a, 1 if a == "B" else n) for a, n in cell.sizes)
+        try:
+            run(draw(self.spec, replace(cell, sizes=sizes), self.made, self.device))
         except PlanError as e:
-            self.skips[f"initial and final states: {e}"] = 0
+            self.skips[f"{what}: {e}"] = 0
             return False
         except Exception:  # the cells will say
             return False
@@ -174,7 +189,8 @@ class _Group:
         from smac.testing.properties import Trial, run_trial
 
         try:
-            errors = run_trial(Trial(self.op, cell, self.made, self.device), self.stateful)
+            errors = run_trial(Trial(self.op, cell, self.made, self.device), self.stateful,
+                               self.packs)  # fmt: skip
         except PlanError as e:
             self.skips[str(e)] += 1
             return

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smac.errors import PlanError
 from smac.expr import Name
 from smac.masks.classify import resolve
 from smac.reference.baseline import baseline, operand_dtype
@@ -64,6 +63,10 @@ class Trial:
         given = {n: x if "T" in self.op.spec.input(n).axes else self.inputs[n]
                  for n, x in given.items()}  # fmt: skip
         _, s = reference(resolve(self.op.spec), given, return_state=True)
+        return self.leaves(s)
+
+    def leaves(self, s: Any) -> State:
+        """The oracle's state in the accumulator's type, as leaves of a graph."""
 
         def leaf(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.detach().to(self.acc).requires_grad_()
@@ -88,12 +91,12 @@ class Trial:
         axes = {*spec.axes_of(spec.output[output][1]), *spec.axes_of(Name("Y"))}
         return sum(a in axes for a in spec.batch)
 
-    def same(self, name: str, got: Any, expected: Any) -> None:
-        """Equal outputs up to `tolerance` of their scale."""
+    def same(self, name: str, got: Any, expected: Any, peers: float = 0.0) -> None:
+        """Equal outputs up to `tolerance` of their scale, or of that of their `peers`."""
         for a, b in zip(as_tuple(got), as_tuple(expected), strict=True):
             if a.shape != b.shape:
                 raise Broken(name, f"found shape {tuple(a.shape)}, expected {tuple(b.shape)}")
-            scale = max(1.0, b.detach().abs().max().item() if b.numel() else 0.0)
+            scale = max(1.0, peers, b.detach().abs().max().item() if b.numel() else 0.0)
             error = (a.double() - b.double()).abs().max().item() if b.numel() else 0.0
             if not error <= self.tolerance * scale:
                 raise Broken(name, f"off by {error:.1e} where values reach {scale:.1e}")
@@ -237,35 +240,56 @@ def step(trial: Trial) -> None:
     trial.same("step", after.S, end.S)
 
 
-def packed(trial: Trial) -> None:
-    """cu_seqlens at batch size 1: as if each sequence ran by itself."""
-    T = trial.cell.size("T")
-    if dict(trial.cell.sizes).get("B") != 1:
-        return
-    ends = torch.tensor([0, T // 3, T // 3, T], device=trial.device)
-    with torch.no_grad():
-        try:
-            y = trial.call(trial.inputs, cu_seqlens=ends)
-        except PlanError as e:
-            if "not supported" in str(e):
-                return
-            raise
-        trial.same("packed", y, reference(trial.op.spec, trial.inputs, cu_seqlens=ends))
+def packed(trial: Trial, stateful: bool) -> None:
+    """cu_seqlens at B = 1, empty sequences and one of a token among them: outputs, last states and
+    gradients are those of each sequence by itself."""
+    spec, T = trial.op.spec, trial.cell.size("T")
+    g = torch.Generator().manual_seed(trial.cell.seed)
+    cuts = torch.randint(0, T + 1, (3,), generator=g).tolist()
+    ends = torch.tensor(sorted([0, *cuts, cuts[0], min(cuts[0] + 1, T), T]), device=trial.device)
+    inputs = {n: x if x is None or "B" not in spec.input(n).axes
+              else x.detach().narrow(spec.input(n).axes.index("B"), 0, 1)
+              for n, x in trial.inputs.items()}  # fmt: skip
+    inputs = {n: x if x is None else x.detach().requires_grad_(x.is_floating_point())
+              for n, x in inputs.items()}  # fmt: skip
+    more: dict[str, Any] = {"cu_seqlens": ends}
+    start = None
+    if stateful:
+        spec = resolve(spec)
+        _, s = reference(spec, inputs, return_state=True, **more)
+        start = trial.leaves(s)
+        more |= {"initial_state": start, "return_state": True}
+    names, leaves = _leaves(inputs, start)
+    got, exact = (_flat(f(), start) for f in (lambda: trial.call(inputs, **more),
+                                              lambda: reference(spec, inputs, **more)))  # fmt: skip
+    trial.same("packed", tuple(got), tuple(exact))
+    if trial.tolerance > 1e-5:
+        return  # a gradient that cancels has no scale of its own to be held to
+    weights = [torch.randn(y.shape, generator=g).to(y.device, y.dtype) for y in got]
+    grads, true = (_gradients(ys, weights, leaves) for ys in (got, exact))
+    peers = max((x.abs().max().item() for x in true if x.numel()), default=0.0)
+    for name, a, b in zip(names, grads, true, strict=True):
+        terms = max(1, max(y.numel() for y in got) // max(1, b.numel()))
+        trial.same(f"packed gradient of {name}", a, b, peers * terms**0.5)
 
 
 EXTRA_PROPERTIES: dict[str, Callable[[Trial], None]] = {
     "repeat": repeat, "causal": causal, "linear": linear, "split": split, "step": step,
-    "packed": packed,
 }  # fmt: skip
 #: Those that need a mask with a finite state.
-STATEFUL = frozenset({"split", "step", "packed"})
+STATEFUL = frozenset({"split", "step"})
 
 
-def run_trial(trial: Trial, stateful: bool) -> tuple[Error, Error]:
-    """Every property of the cell; the worst errors of values and gradients. Raises Broken."""
+def run_trial(trial: Trial, stateful: bool, packs: bool = True) -> tuple[Error, Error]:
+    """Every property of the cell; the worst errors of values and gradients. Raises Broken.
+
+    `stateful`: the order carries states on; `packs`: it takes packed sequences."""
     errors = values_and_gradients(trial)
-    wanted = EXTRA_PROPERTIES if trial.cell.extra == "all" else [trial.cell.extra]
+    wanted = [*EXTRA_PROPERTIES, "packed"] if trial.cell.extra == "all" else [trial.cell.extra]
     for name in wanted:
-        if name in EXTRA_PROPERTIES and (stateful or name not in STATEFUL):
+        if name == "packed":
+            if packs:
+                packed(trial, stateful)
+        elif name in EXTRA_PROPERTIES and (stateful or name not in STATEFUL):
             EXTRA_PROPERTIES[name](trial)
     return errors

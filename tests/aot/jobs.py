@@ -11,7 +11,10 @@ from smac.ir import Program
 from smac.lower.program import backward, forward
 
 SIZES = {"B": 2, "T": 1024, "H": 4, "N": 128, "P": 64, "G": 2}
-#: Spec, order, kernels (all where empty).
+#: Packed sequences in a case that has some.
+SEQUENCES = 3
+#: Spec, order (and schedule), kernels (all where empty); "packed" in front of those with cu_seqlens
+#: and states.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "chunked", ("forward_kernel", "backward_grad_k", "backward_grad_mask_lane",
                         "backward_grad_inputs_0")),
@@ -20,18 +23,31 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
     ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
+    ("gla", "chunked", ("forward_sums", "forward_scores", "forward_kernel", "backward_states",
+                        "backward_grad_v", "backward_chunks")),
+    ("packed ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
+                                     "backward_grad_mask_lane")),
+    ("packed ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v")),
+    ("packed toeplitz", "quadratic", ("forward_kernel", "backward_grad_mask_lag_0")),
+    ("packed gla", "linear", ("backward_grad_mask_lane",)),
+    ("packed gla", "chunked", ("forward_scores", "backward_chunks")),
 )  # fmt: skip
 
 
 def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tuple[int, ...],
         folder: Path, sizes: dict[str, int] = SIZES) -> Path:  # fmt: skip
     """Render a spec in `order` and write what compile_one.py needs; the job's path."""
-    op = smac.compile(spec, target="triton", order=order)
+    packed, spec = spec.startswith("packed "), spec.removeprefix("packed ")
+    how = {"sequences": SEQUENCES, "state": order != "quadratic"} if packed else {}
+    sizes = {**sizes, "B": 1, "N": 64} if packed else sizes
+    order, _, schedule = order.partition(" ")
+    op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {a: n for a, n in sizes.items() if a in have}
-    text = op.source("triton", dtype=dtype, device="h100", **given)
-    plans = [op.plan(dtype=dtype, device="h100", backward=b, **given) for b in (False, True)]
-    name = f"{spec}_{order}_{dtype}"
+    text = op.source("triton", dtype=dtype, device="h100", **how, **given)
+    plans = [op.plan(dtype=dtype, device="h100", backward=b, **how, **given)
+             for b in (False, True)]  # fmt: skip
+    name = f"{'sequences_' if packed else ''}{spec}_{order}{schedule}_{dtype}"
     path = folder / f"{name}.py"
     path.write_text(text, encoding="utf-8")
     calls = [_call(forward(plans[0]), sizes), _call(backward(plans[1]), sizes)]
@@ -44,7 +60,8 @@ def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tupl
 def _call(p: Program, sizes: dict[str, int]) -> tuple[str, list[tuple[list[int], str]]]:
     """A function's name, and shape and kind of each argument."""
     ids = {s.source for s in p.steps if hasattr(s, "source")}
-    size = {**sizes, "W": sizes["T"], "S": sizes["T"], "R": 1}
+    size = {**sizes, "W": sizes["T"], "S": sizes["T"], "R": 1,
+            "SEQ": SEQUENCES, "ENDS": SEQUENCES + 1}  # fmt: skip
     return p.name, [
         ([size[a] for a in b.axes], "int" if b.name in ids or b.dtype == "int" else
          "acc" if b.role == "state" else "float")

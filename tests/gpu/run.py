@@ -3,7 +3,8 @@
 `python tests/gpu/run.py` compiles and runs each cell in a process of its own (a crash spoils one
 cell), prints a table, and, when all of it is right, writes `verified.json` beside itself: a digest
 of each template and lowering module, the device, the versions. `--changed` prints which of those
-files have changed since, and needs no GPU. `--workers N`, `--only ssd` as they say.
+files have changed since, and needs no GPU. `--workers N`, `--only ssd` (or `packed`: packed
+sequences) as they say.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import platform
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,38 @@ sys.path.insert(0, str(ROOT))
 RECORD = HERE / "verified.json"
 
 ORDERS = {
-    "ssd": ("chunked", "quadratic", "linear"), "packed_ssd": ("chunked", "quadratic"),
+    "ssd": ("chunked", "chunks", "quadratic", "linear"),
+    "packed_ssd": ("chunked", "chunks", "quadratic"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "quadratic", "linear"), "toeplitz": ("quadratic",),
-    "multiscale": ("quadratic",), "gla": ("linear", "quadratic"),
+    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
+    "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
+}  # fmt: skip
+_PER_CHANNEL = """smac = 1
+name = "{name}"
+[axes]
+G = "group of H"
+[inputs]
+q = "B T {heads} N"
+k = "B T {heads} N"
+v = "B T H P"
+g = "B T {gate}"
+[contraction]
+equation = "TN,SN,SP,{mask}->TP"
+Q = "{Q}"
+K = "k"
+V = "v"
+L = "semiseparable(log_decay = logsigmoid(g))"
+[output]
+y = "{y}"
+"""
+#: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
+#: of a group, with a normaliser.
+MORE = {"per_value": ("chunked", "linear", "quadratic"), "grouped_gla": ("chunked",)}
+TEXTS = {
+    "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
+                                     Q="q / sqrt(size(N))", y="silu(Y)"),
+    "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
+                                       Q="exp(q)", y="Y / maximum(abs(Z), 1)"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
@@ -37,39 +67,69 @@ SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
+    ("ssd", "chunks", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
+    ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
+    ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
+    ("multiscale", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("linear_attention", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("toeplitz", "quadratic", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     # Narrow states: compilers have gone wrong where a side of a dot is shorter than 64. Heads
     # enough that the errors of gradients a head are a statistic.
     *(("ssd", order, {"B": 1, "T": 330, "H": 64, "G": 2, "N": n, "P": p})
-      for order in ("chunked", "quadratic") for n, p in ((16, 64), (64, 16), (32, 64), (16, 16))),
+      for order in ("chunked", "chunks", "quadratic")
+      for n, p in ((16, 64), (64, 16), (32, 64), (16, 16))),
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
+    *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 128, 128), (520, 256, 512), (330, 64, 64), (330, 16, 128),
+                      (330, 128, 16), (330, 32, 15))),
+    *(("per_value", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 128, 128), (330, 16, 256), (330, 64, 16))),
 )
-Cell = tuple[str, str, str, dict[str, int], bool]
+#: Packed sequences, an empty one and one of a token among them: spec, order, schedule, states.
+PACKED = (
+    ("ssd", "chunked", "sweep", True), ("ssd", "chunked", "chunks", True),
+    ("ssd", "quadratic", "auto", False), ("ssd", "linear", "tokens", True),
+    ("packed_ssd", "chunked", "sweep", True), ("packed_ssd", "quadratic", "auto", False),
+    ("linear_attention", "chunked", "sweep", True), ("multiscale", "chunked", "sweep", True),
+    ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
+    ("gla", "chunked", "sweep", True),
+    ("toeplitz", "quadratic", "auto", False),
+)
+ENDS = (0, 130, 130, 131, 300)
+Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 
 
 def cells(only: str | None) -> list[Cell]:
-    """(spec, order, dtype, sizes, with states) of every run."""
+    """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
+    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
+    chunked order both."""
     made: list[Cell] = [
-        (spec, order, dtype, SMALL, order != "quadratic" and dtype in ("bfloat16", "float64"))
-        for spec, orders in ORDERS.items() for order in orders for dtype in DTYPES
+        (spec, order, dtype, SMALL, order != "quadratic" and dtype in ("bfloat16", "float64"), None)
+        for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
+        if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
     ]  # fmt: skip
-    made += [(spec, order, "bfloat16", sizes, False) for spec, order, sizes in LARGE]
+    made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
+    made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)
+             for spec, order, schedule, state in PACKED
+             for dtype in ("bfloat16", "float32", "float64")]  # fmt: skip
+    if only == "packed":
+        return [c for c in made if c[5] is not None]
     return [c for c in made if only is None or c[0] == only]
 
 
 def run(cell: Cell) -> dict[str, Any]:
     """One cell on the GPU: errors of values and gradients, or what went wrong; same bits twice."""
-    spec, order, dtype, sizes, state = cell
+    spec, order, dtype, sizes, state, schedule = cell
     found: dict[str, Any] = {"spec": spec, "order": order, "dtype": dtype, "state": state,
-                             "T": sizes["T"], "N": sizes["N"]}  # fmt: skip
+                             "T": sizes["T"], "N": sizes["N"], "packed": schedule}  # fmt: skip
     start = time.time()
     try:
-        found |= _measure(spec, order, dtype, sizes, state)
+        found |= (_measure(spec, order, dtype, sizes, state) if schedule is None else
+                  _measure_packed(spec, order, dtype, sizes, state, schedule))  # fmt: skip
     except Exception as e:
         found["failed"] = f"{type(e).__name__}: {e}"[:600]
     return {**found, "seconds": round(time.time() - start, 1)}
@@ -87,11 +147,15 @@ def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
     # What a kernel fails to write is NaN, not luck.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    op = smac.compile(spec, target="triton", order=order)
+    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
+    order = "chunked" if order == "chunks" else order
+    op = smac.compile(TEXTS.get(spec, spec), target="triton", order=order, schedule=schedule)
     given = {**sizes, "W": sizes["T"]}
     have = {a for i in op.spec.inputs for a in i.axes}
     wanted = tuple((a, n) for a, n in given.items() if a in have)
-    cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state)
+    # Masks per channel in chunks: the hard decays too, resets among them.
+    special = spec == "gla" and order == "chunked"
+    cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state, special=special)
     trial = Trial(op, cell, recipe(op.spec), "cuda")
     values, gradients = values_and_gradients(trial)
     first, second = (as_tuple(trial.call(trial.inputs)) for _ in range(2))
@@ -100,6 +164,53 @@ def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
         raise AssertionError("two runs gave different bits")
     return {"error": values.relative, "ratio": values.ratio,
             "gradient_error": gradients.relative, "gradient_ratio": gradients.ratio}  # fmt: skip
+
+
+def _measure_packed(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool,
+                    schedule: str) -> dict[str, Any]:  # fmt: skip
+    """Packed sequences: the bits of each alone, run in the same pieces; nothing waits for
+    cu_seqlens; in float64 and float32 the oracle's values and gradients."""
+    import torch
+
+    import smac
+    from smac.testing.cells import Cell as TestCell
+    from smac.testing.inputs import recipe
+    from smac.testing.properties import Trial, packed
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    op = smac.compile(spec, target="triton", order=order, schedule=schedule,
+                      chunk=None if order == "linear" else 32)  # fmt: skip
+    given = {**sizes, "W": sizes["T"]}
+    have = {a for i in op.spec.inputs for a in i.axes}
+    wanted = tuple((a, n) for a, n in given.items() if a in have)
+    cell = TestCell("triton", order, dtype, wanted, layout="strided")
+    trial = Trial(op, cell, recipe(op.spec), "cuda")
+    packed(trial, state)
+    ends = torch.tensor(ENDS, device="cuda", dtype=torch.int32)
+    axes = {i.name: i.axes for i in op.spec.inputs}
+    x = {n: v if v is None else v.detach() for n, v in trial.inputs.items()}
+
+    def outputs(inputs: dict[str, Any], **more: Any) -> list[Any]:
+        made = op(**inputs, return_state=state, **more)
+        return [made[0], made[1].S] if state else [made]
+
+    outputs(x, cu_seqlens=ends)  # compiled
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    whole = outputs(x, cu_seqlens=ends)
+    torch.cuda.set_sync_debug_mode("default")
+    for i, (start, stop) in enumerate(pairwise(ENDS)):
+        alone = outputs({n: v if v is None or "T" not in axes[n] else
+                         v.narrow(axes[n].index("T"), start, stop - start)
+                         for n, v in x.items()})  # fmt: skip
+        own = [whole[0][:, start:stop], *(s[i : i + 1] for s in whole[1:])]
+        # Sums of decays over a range come of prefix sums along all of T: equal, but not in bits.
+        exact = order != "quadratic" or spec == "toeplitz"
+        if exact and not all(torch.equal(a, b) for a, b in zip(own, alone, strict=True)):
+            raise AssertionError(f"sequence {i} has other bits than alone")
+    torch.cuda.synchronize()
+    return {"error": 0.0, "ratio": 0.0, "gradient_error": 0.0, "gradient_ratio": 0.0}
 
 
 def digests() -> dict[str, str]:
@@ -135,7 +246,8 @@ def table(results: list[dict[str, Any]]) -> str:
     lines = [f"{'spec':18}{'order':10}{'dtype':9}{'T':>5}{'N':>4} {'error':>8}{'ratio':>6} "
              f"{'grad':>8}{'ratio':>6} {'s':>5}"]  # fmt: skip
     for r in sorted(results, key=lambda r: (r["spec"], r["order"], r["dtype"], r["T"])):
-        head = f"{r['spec']:18}{r['order']:10}{r['dtype']:9}{r['T']:5}{r['N']:4} "
+        name = r["spec"] + ("" if r.get("packed") is None else " packed")
+        head = f"{name:18}{r['order']:10}{r['dtype']:9}{r['T']:5}{r['N']:4} "
         tail = (f"FAILED {r['failed']}" if "failed" in r else
                 f"{r['error']:8.1e}{r['ratio']:6.2f} {r['gradient_error']:8.1e}"
                 f"{r['gradient_ratio']:6.2f} {r['seconds']:5}")  # fmt: skip
@@ -150,12 +262,12 @@ def run_all(workers: int, only: str | None) -> list[dict[str, Any]]:
     with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         waiting = {pool.submit(run, c): c for c in cells(only)}
         for done in as_completed(waiting):
-            spec, order, dtype, sizes, state = waiting[done]
+            spec, order, dtype, sizes, state, schedule = waiting[done]
             try:
                 results.append(done.result())
             except Exception as e:
                 results.append({"spec": spec, "order": order, "dtype": dtype, "state": state,
-                                "T": sizes["T"], "N": sizes["N"], "seconds": 0,
+                                "T": sizes["T"], "N": sizes["N"], "packed": schedule, "seconds": 0,
                                 "failed": f"the process died: {e}"})  # fmt: skip
     return results
 
@@ -165,7 +277,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="SMAC's Triton target on a real GPU")
     parser.add_argument("--changed", action="store_true", help="print what changed since verified")
     parser.add_argument("--workers", type=int, default=12)
-    parser.add_argument("--only", help="one spec")
+    parser.add_argument("--only", help="one spec, or packed")
     asked = parser.parse_args()
     if asked.changed:
         files = changed()

@@ -12,6 +12,8 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
@@ -29,14 +31,19 @@ SHIPPED = {
     "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),
     "linear_attention": ("chunked", "linear", "quadratic"),
     "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",),
-    "multiscale": ("chunked", "quadratic"), "gla": ("linear", "quadratic"),
+    "multiscale": ("chunked", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
 }  # fmt: skip
+#: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
+PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
+            "three_lanes", "hostile_names", "groups_everywhere")  # fmt: skip
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
 MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
-           ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"))  # fmt: skip
+           ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"),
+           ("channel_groups", "chunked"), ("channel_shared", "chunked"),
+           ("channel_of_groups", "chunked"))  # fmt: skip
 
 
 def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]:
@@ -98,14 +105,23 @@ def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
     return top
 
 
+def compiled(spec: str, order: str) -> smac.Op:
+    """`spec`, shipped or of specs_triton, in chunks of 16. "chunked" stands for the schedule of
+    sweeps, "chunks" for that of chunks in parallel, in the chunked order both."""
+    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
+    order = "chunked" if order == "chunks" else order
+    return smac.compile(SPECS[spec][0] if spec in SPECS else spec, target="triton", order=order,
+                        chunk=None if order == "linear" else 16, schedule=schedule)  # fmt: skip
+
+
 def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bool = False,
-         special: bool = False, strided: bool = True, **sizes: int) -> float:  # fmt: skip
-    """Forward and backward of `spec` in `order`, against the oracle."""
-    text = SPECS[spec][0] if spec in SPECS else spec
-    chunk = None if order == "linear" else 16
-    op = smac.compile(text, target="triton", order=order, chunk=chunk)
+         special: bool = False, strided: bool = True, ends: tuple[int, ...] = (),
+         **sizes: int) -> float:  # fmt: skip
+    """Forward and backward of `spec` in `order`, against the oracle; `ends`: packed sequences."""
+    op = compiled(spec, order)
     have = {a for i in op.spec.inputs for a in i.axes}
-    given = {**SIZES, **sizes}
+    given = {**SIZES, **sizes, **({"T": ends[-1]} if ends else {})}
+    packed = {"cu_seqlens": torch.tensor(ends, dtype=torch.int32)} if ends else {}
     given["W"] = 2 * given["T"] - 1 if spec.startswith("bidirectional") else given["T"]
     inputs = draw(op, given, special)
     a = leaves(inputs, dtype, strided)
@@ -114,17 +130,19 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
                torch.float64, False)  # fmt: skip
     more: list[tuple[Tensor, Tensor]] = []
     if state:
-        empty = op.init_state(dtype=dtype, **{x: n for x, n in given.items() if x in have - {"W"}})
+        many = {**given, "B": len(ends) - 1} if ends else given
+        empty = op.init_state(dtype=dtype, **{x: n for x, n in many.items() if x in have - {"W"}})
         g = torch.Generator().manual_seed(1)
         S = torch.randn(empty.S.shape, generator=g, dtype=torch.float64)
         pair = tuple(S.to(d).requires_grad_() for d in (dtype, torch.float64))
         more = [(pair[0], pair[1])]
-        ya, fa = op(**a, initial_state=dataclasses.replace(empty, S=pair[0]), return_state=True)
+        ya, fa = op(**a, initial_state=dataclasses.replace(empty, S=pair[0]), return_state=True,
+                    **packed)  # fmt: skip
         yb, fb = op.reference(**b, initial_state=dataclasses.replace(empty, S=pair[1]),
-                              return_state=True)  # fmt: skip
+                              return_state=True, **packed)  # fmt: skip
         outs = [(ya, yb), (fa.S, fb.S)]
     else:
-        outs = [(op(**a), op.reference(**b))]
+        outs = [(op(**a, **packed), op.reference(**b, **packed))]
     g = torch.Generator().manual_seed(2)
     cotangents = [torch.randn(y.shape, generator=g, dtype=torch.float64) for _, y in outs]
     wrt = [(a[n], b[n]) for n in a if a[n].is_floating_point()] + more
@@ -136,6 +154,34 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     return worst([*(y for y, _ in outs), *got], [*(y for _, y in outs), *exact])
 
 
+def same_bits(spec: str, order: str) -> float:
+    """0 where packed sequences have the bits of each alone: outputs, last states, gradients."""
+    op, ends = compiled(spec, order), (0, 21, 21, 22, 60)
+    a = leaves(draw(op, {**SIZES, "T": 60, "W": 60}, False), torch.float64, True)
+    axes = {i.name: i.axes for i in op.spec.inputs}
+    along = [n for n in a if "T" in axes[n]]
+    wrt = [n for n in along if a[n].is_floating_point()]
+    state = order != "quadratic"
+
+    def run(x: dict[str, Tensor], **more: Tensor) -> list[Tensor]:
+        made = op(**x, return_state=state, **more)
+        y, s = made if state else (made, None)
+        grads = torch.autograd.grad(y.sum(), [x[n] for n in wrt])
+        return [*((s.S,) if s is not None else ()), y, *grads]
+
+    whole = run(a, cu_seqlens=torch.tensor(ends))
+    for i, (start, stop) in enumerate(pairwise(ends)):
+        part = {n: x.detach().narrow(axes[n].index("T"), start, stop - start)
+                if n in along else x.detach() for n, x in a.items()}  # fmt: skip
+        part = {n: x.requires_grad_(x.is_floating_point()) for n, x in part.items()}
+        for found, due in zip(whole, run(part), strict=True):
+            cut = (found[i : i + 1] if state and found is whole[0]
+                   else found[:, start:stop])  # fmt: skip
+            if not torch.equal(cut, due):
+                return math.inf
+    return 0.0
+
+
 def cells() -> dict[str, Callable[[], float]]:
     """Every cell by name."""
     made: dict[str, Callable[[], float]] = {}
@@ -144,25 +190,57 @@ def cells() -> dict[str, Callable[[], float]]:
         made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
 
     for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
-        short = {"T": 19} if spec in ("gla", "rwkv6", "channel_p") else {}
+        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1")
         for order in orders:
+            short = {"T": 19} if spec in wide and order != "chunked" else {}
             more = MANY if (spec, order) in CROWDED else {}
             add(f"{spec}-{order}-float64", spec, order, **short, **more)
+    for spec in PARALLEL:
+        more = MANY if (spec, "chunked") in CROWDED else {}
+        add(f"{spec}-chunks-float64", spec, "chunks", **more)
+    for spec in ("ssd", "packed_ssd", "three_lanes"):
+        add(f"{spec}-chunks-state", spec, "chunks", state=True)
+    for spec in ("factors", "three_lanes"):
+        add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
+    add("retnet-chunks-float32", "retnet", "chunks", torch.float32)
+    add("ssd-chunks-wide", "ssd", "chunks", N=35, P=40, B=1, H=2)
     for spec, order in (("ssd", "chunked"), ("retnet", "chunked"), ("packed_ssd", "chunked"),
                         ("multiscale", "chunked"), ("three_lanes", "chunked"),
-                        ("gla", "linear"), ("linear_attention", "linear")):  # fmt: skip
+                        ("gla", "linear"), ("linear_attention", "linear"), ("gla", "chunked"),
+                        ("channel_gated", "chunked"), ("channel_normalised", "chunked"),
+                        ("channel_groups", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-state", spec, order, state=True)
     for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("gla", "linear"),
-                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked")):  # fmt: skip
+                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked"),
+                        ("gla", "chunked"), ("channel_p", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
-                        ("three_lanes", "chunked"),
+                        ("three_lanes", "chunked"), ("gla", "chunked"), ("channel_p", "chunked"),
+                        ("channel_documents", "chunked"),
                         ("window_decay", "quadratic"), ("channel_p", "quadratic")):  # fmt: skip
         add(f"{spec}-{order}-special", spec, order, special=True, T=40)
     for T in (0, 1, 16, 17):
         add(f"ssd-chunked-T{T}", "ssd", "chunked", T=T, state=True)
+        add(f"ssd-chunks-T{T}", "ssd", "chunks", T=T, state=True)
+        add(f"gla-chunked-T{T}", "gla", "chunked", T=T, state=True)
         add(f"toeplitz-quadratic-T{T}", "toeplitz", "quadratic", T=T)
+    packed = {"ends": (0, 37, 37, 38, 71)}
+    for spec, order in (
+        ("ssd", "chunked"), ("packed_ssd", "chunks"), ("linear_attention", "chunked"),
+        ("multiscale", "chunked"), ("three_lanes", "chunks"), ("gla", "chunked"), ("gla", "linear"),
+        ("ssd", "linear"),
+    ):  # fmt: skip
+        short = {"ends": (0, 9, 9, 10, 17)} if order == "linear" else packed
+        add(f"{spec}-{order}-packed-state", spec, order, state=True, **short)
+    for spec in ("packed_ssd", "toeplitz", "dense", "window_decay"):
+        add(f"{spec}-quadratic-packed", spec, "quadratic", **packed)
+    for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic")):
+        add(f"{spec}-{order}-packed-float32", spec, order, torch.float32, **packed)
+    for spec, order in (("ssd", "chunked"), ("retnet", "chunks"), ("toeplitz", "quadratic")):
+        made[f"{spec}-{order}-packed-bits"] = partial(same_bits, spec, order)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
+    add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
+    add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)
     add("gla-linear-long", "gla", "linear", T=70, H=1, G=1, state=True)
     add("ssd-linear-groups", "ssd", "linear", T=5, **MANY)
     return made

@@ -86,7 +86,39 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),
     "channel_p": (
         spec("semiseparable(log_decay = f)", 'f = "B T H P"\n', mask_axes="TSP"),
-        ("quadratic", "linear")),
+        ("quadratic", "linear", "chunked")),
+    "channel_groups": (
+        spec("row(r) * semiseparable(log_decay = g)", 'g = "B T G N"\nr = "B T H"\n',
+             mask_axes="TSN", axes='G = "group of H"',
+             inputs='q = "B T G N"\nk = "B T G N"\nv = "B T H P"\n'), ("chunked", "linear")),
+    "channel_of_groups": (
+        spec("semiseparable(log_decay = g)", 'g = "T G N"\n', mask_axes="TSN",
+             axes='G = "group of H"', y="Y * sigmoid(v)",
+             inputs='q = "B T G N"\nk = "B T G N"\nv = "B T H P"\n'), ("chunked",)),
+    "channel_shared": (
+        spec("semiseparable(log_decay = f)", 'f = "T P"\n', mask_axes="TSP",
+             axes='G = "group of H"\nF = "group of H"',
+             inputs='q = "B T H N"\nk = "T G N"\nv = "B T F P"\n'), ("chunked",)),
+    "channel_documents": (
+        spec("document(ids) * semiseparable(log_decay = g) * decay(gamma)",
+             'g = "B T H N"\ngamma = "H"\nids = "B T"\n', mask_axes="TSN"), ("chunked",)),
+    "channel_normalised": (
+        spec("semiseparable(log_decay = g)", 'g = "B T H N"\n', mask_axes="TSN",
+             y="Y / maximum(abs(Z), 1)"), ("chunked",)),
+    "channel_gated": (
+        spec("semiseparable(log_decay = f)", 'f = "B T H P"\n', mask_axes="TSP",
+             y="tanh(Y) + v"), ("chunked",)),
+    "channel_constant": (
+        spec("decay(gamma)", 'gamma = "H N"\n', mask_axes="TSN", y="Y * silu(v)"), ("chunked",)),
+    "hgrn": (
+        spec("semiseparable(log_decay = f)", 'f = "B T H P"\n', mask_axes="TSP",
+             inputs='q = "B T H"\nv = "B T H P"\n').replace('K = "k"', 'K = "1"').replace(
+            '"v"', '"(1 - exp(f)) * v"'), ("chunked",)),
+    "mamba1": (
+        spec("semiseparable(log_decay = -exp(A) * softplus(d))",
+             'A = "H N"\nd = "B T H"\nD = "H"\n', mask_axes="TSN", y="Y + D * v",
+             inputs='q = "B T N"\nk = "B T N"\nv = "B T H"\n').replace(
+            'V = "v"', 'V = "softplus(d) * v"'), ("chunked", "linear")),
     "fourier": (spec("fourier('cos')"), ("quadratic",)),
     "formula": (
         spec("entry('where(t >= s, where(mod(t - s, 3) == 0, exp(-(t - s) / 8), 0.25), 0)')"),

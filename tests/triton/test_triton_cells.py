@@ -44,12 +44,57 @@ sys.path.insert(0, sys.argv[1])
 import cells_triton as c
 from smac.codegen import triton
 real = triton.wrap
-triton.wrap = lambda text: real(text).replace("b_state = b_all * b_state", "b_state = b_state")
+triton.wrap = lambda text: real(text).replace("b_all0 * b_state0", "b_state0")
 print(c.cells()["retnet-chunked-float64"]())
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(HERE)], text=True,
                           capture_output=True, check=True)  # fmt: skip
     assert float(done.stdout) > 1e-3
+
+
+#: Texts of kernels of a mask per channel, and what makes them wrong.
+MUTANTS = (
+    ("b_all[:, None] * b_state", "b_state"),  # the state does not decay over a chunk
+    ("b_sum - b_middle", "b_sum"),  # rows decay from the chunk's start at every level
+    ("b_net = b_a * b_from", "b_net = b_from"),
+    ("+ b_self[:, None] * b_b", ""),  # no pair of a row with itself
+    ("(b_up[None, :] == 0)", "True"),
+)
+
+
+def test_wrong_chunks_of_a_mask_per_channel_are_seen() -> None:
+    """Each change of a rendered kernel fails its cell."""
+    code = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import cells_triton as c
+from smac.codegen import triton
+real = triton.wrap
+for right, wrong in json.loads(sys.argv[2]):
+    seen = []
+    def changed(text):
+        seen.append(right in text)
+        return real(text).replace(right, wrong)
+    triton.wrap = changed
+    error = c.cell("gla", "chunked", T=35, B=1, H=1)
+    print(json.dumps([any(seen), error]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(HERE), json.dumps(MUTANTS)],
+        text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(MUTANTS)
+    assert all(seen and not error <= 1e-6 for seen, error in found), found
+
+
+def test_plans_count_the_products_of_a_mask_per_channel() -> None:
+    """Flops of a plan are what `tl.dot` multiplies, forward and backward."""
+    done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "flops_triton.py")],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 8, done.stderr[-2000:]
+    assert all(x["done"] == x["planned"] > 0 for x in found), found
 
 
 @pytest.mark.parametrize("order", ["chunked", "quadratic"])

@@ -41,6 +41,7 @@ FORMULAS: dict[str, tuple[int | str, tuple[str, ...]]] = {
         "h[t - s] * (s <= t)",
         "(t >= s) * h[abs(s - t)]",
         "h[abs(t - s)]",
+        "h[t - s + size(T) - 1]",
         "(t >= s) * exp(h[t - s]) / 2",
     )),
     "r-semiseparable": (2, (

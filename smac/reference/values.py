@@ -291,7 +291,7 @@ def _between(base: Value, low: Value, high: Value) -> Value:
     inside = (k > low.to(ends).unsqueeze(-1)) & (k <= high.to(ends).unsqueeze(-1))
     reset = data <= RESET
     finite = torch.where(reset, torch.zeros_like(data), data)
-    flat = inside.reshape(-1, inside.shape[-1]).to(data.dtype)
+    flat = inside.reshape(inside.shape[:-1].numel(), inside.shape[-1]).to(data.dtype)
     total = (finite @ flat.T).reshape(*data.shape[:-1], *inside.shape[:-1])
     cut = (reset.to(data.dtype) @ flat.T).reshape(total.shape) > 0
     minus_inf = torch.full_like(total, -math.inf)

@@ -18,6 +18,7 @@ from smac.expr import S_POS, T_POS, ZERO, Expr, call, fold
 from smac.masks.classify import named, terms, two_axes
 from smac.masks.classify.check import ClassificationError, verify
 from smac.masks.classify.forms import exchanged, mono_positions, moved
+from smac.masks.classify.lag import symbol
 from smac.masks.classify.normal import Normal
 from smac.masks.classify.polynomial import Poly, TooLarge, close, expression
 from smac.masks.classify.realise import Realiser, Side
@@ -27,6 +28,10 @@ from smac.spec import Spec
 from smac.terms import MaskTerm
 
 __all__ = ["ClassificationError", "Found", "classified", "classify", "resolve"]
+
+
+#: Below every lag: no side of the diagonal is assumed.
+ANY_LAG = -(2**40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class _Reading:
         upper = Normal(1, self.along).poly(exchanged(self.formula))
         if not lower and not upper:
             return Found(terms.scale(ZERO, terms.CAUSAL), "zero", 0, ("zero everywhere",))
-        whole = self._whole(lower, upper)
+        whole = self._all_lags() or self._whole(lower, upper)
         if whole is not None:
             return whole
         if not upper:
@@ -186,6 +191,17 @@ class _Reading:
         lines = ("support: both triangles", *(f"below: {x}" for x in below.lines),
                  *(f"above: {x}" for x in above.lines))  # fmt: skip
         return self._named(terms.add(below.term, flipped), rank, lines)
+
+    def _all_lags(self) -> Found | None:
+        """h[t − s + T − 1]: lags of both signs, read from an axis with lag 0 in the middle."""
+        over = moved(self.formula, call("add", T_POS, S_POS), S_POS)
+        p = Normal(ANY_LAG, self.along, lag=True).poly(over)
+        try:
+            h = symbol(p, self.lags, middle=True)
+        except Unknown:
+            return None
+        lines = ("support: both triangles", f"Toeplitz: symbol {show(h)}, lag 0 in the middle")
+        return Found(terms.toeplitz(h, True), "Toeplitz, no finite rank", None, lines)
 
     def _whole(self, lower: Poly, upper: Poly) -> Found | None:
         """A mask that the diagonal does not part: rows, columns, documents, matrices."""

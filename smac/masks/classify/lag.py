@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from smac.expr import T_POS, At, Between, Call, Expr, Index, Num, Pos, transform, walk
+from smac.expr import T_POS, At, Between, Call, Expr, Index, Name, Num, Pos, Size, transform, walk
 from smac.masks.classify import polynomial as poly
 from smac.masks.classify.forms import positions
-from smac.masks.classify.polynomial import Mono, Poly
+from smac.masks.classify.polynomial import UNIT, Mono, Poly
 from smac.masks.classify.separate import Unknown
 from smac.masks.make import LAG
 from smac.show import show
@@ -105,28 +105,46 @@ def damped(m: Mono) -> bool:
     return bool(degree(m)) and bool(m.exponent)
 
 
-def symbol(p: Poly, lags: frozenset[str]) -> Expr:
-    """h over the lag axis W; `lags` are the inputs that carry it. Raises Unknown."""
+def symbol(p: Poly, lags: frozenset[str], middle: bool = False) -> Expr:
+    """h over the lag axis W; `lags` are the inputs that carry it. Raises Unknown.
+
+    With `middle`, lag n is read at n + T − 1, and nothing else may depend on it.
+    """
+    place = MIDDLE if middle else T_POS
 
     def one(e: Expr) -> Expr | None:
         match e:
-            case At(base, (Pos("t"),)):
-                missing = {n for n in _names(base) if n not in lags}
-                if missing:
-                    name = sorted(missing)[0]
-                    raise Unknown(f"{show(base)} is read by the lag, but {name} carries T: declare "
-                                  "it over the lag axis W")  # fmt: skip
-                return base
+            case At(base, (at,)) if at == place:
+                return _over_lags(base, lags)
             case At(_, _) | Between(_, _, _):
                 raise Unknown(f"{show(e)} is read elsewhere than at the lag")
-            case Call("ge", (left, c)) if left == LAG:
+            case Call("ge", (left, c)) if left == LAG and not middle:
                 return Call("ge", (Index("W"), c))
+            case Pos(_) if middle:
+                raise Unknown("the lag is read beside h")
             case Pos(_):
                 return Index("W")
         return None
 
-    return transform(poly.expression(p), one)
+    found = transform(poly.expression(p), one)
+    if middle and not _names(found) & lags:
+        raise Unknown("no lag axis is read")
+    return found
+
+
+def _over_lags(base: Expr, lags: frozenset[str]) -> Expr:
+    missing = sorted(_names(base) - lags)
+    if missing:
+        raise Unknown(f"{show(base)} is read by the lag, but {missing[0]} carries T: declare it "
+                      "over the lag axis W")  # fmt: skip
+    return base
 
 
 def _names(e: Expr) -> set[str]:
-    return {n.id for n in walk(e) if type(n).__name__ == "Name"}  # type: ignore[union-attr]
+    return {n.id for n in walk(e) if isinstance(n, Name)}
+
+
+#: n + T − 1 in canonical form, t standing for the lag n.
+MIDDLE = poly.expression(
+    {Mono(((Size("T"), 1),)): Fraction(1), Mono(((T_POS, 1),)): Fraction(1), UNIT: Fraction(-1)}
+)

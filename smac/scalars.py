@@ -34,6 +34,7 @@ from smac.expr import (
     integral,
     number,
 )
+from smac.limits import refusal
 from smac.locate import clip, listing, nearest
 from smac.show import show
 from smac.signatures import SIGNATURES
@@ -252,6 +253,8 @@ def _call(fn: str, args: list[ast.expr], r: Reader) -> Expr:
         return _range(fn, args, r)
     known = FUNCTIONS | ENTRY_FUNCTIONS if r.entry else FUNCTIONS
     if fn not in known:
+        if why := refusal(fn):
+            raise r.error(f"{clip(fn)}(): {why}")
         every = [*known, "size", "index", "given"]
         what = "is a mask and stands only in L" if fn in SIGNATURES else "is unknown"
         raise r.error(f"function '{clip(fn)}' {what}; expected one of {listing(every)}"

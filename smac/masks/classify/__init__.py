@@ -195,10 +195,9 @@ class _Reading:
     def _all_lags(self) -> Found | None:
         """h[t − s + T − 1]: lags of both signs, read from an axis with lag 0 in the middle."""
         over = moved(self.formula, call("add", T_POS, S_POS), S_POS)
-        p = Normal(ANY_LAG, self.along, lag=True).poly(over)
         try:
-            h = symbol(p, self.lags, middle=True)
-        except Unknown:
+            h = symbol(Normal(ANY_LAG, self.along, lag=True).poly(over), self.lags, middle=True)
+        except (Unknown, TooLarge):
             return None
         lines = ("support: both triangles", f"Toeplitz: symbol {show(h)}, lag 0 in the middle")
         return Found(terms.toeplitz(h, True), "Toeplitz, no finite rank", None, lines)

@@ -150,7 +150,7 @@ def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
     if x.channel and x.item == 2 and sizes[-1] < x.T:
         return [sizes[-1]]  # all of it is products of C rows, which Hopper wants 64 of
     found = [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
-    return found[-1:] if x.item == 2 else found
+    return found[-1:] if x.item == 2 and not x.channel else found
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 from smac.axes import POSITIONS, Scope
-from smac.expr import S_POS, T_POS, ZERO, Expr, call, fold
+from smac.expr import ONE, S_POS, T_POS, ZERO, Expr, Num, call, fold
 from smac.masks.classify import named, terms, two_axes
 from smac.masks.classify.check import ClassificationError, verify
 from smac.masks.classify.forms import exchanged, mono_positions, moved
@@ -116,10 +116,8 @@ def _classify(formula: Expr, key: _Hashable) -> Found:
         return Found(None, "unknown", None, ("it does not multiply out within the limits",))
     except Unknown as e:
         axes = two_axes.split(formula)
-        if axes is not None:
-            return _per_axis(axes, key)
         what = named.name(formula) if e.kind == "unknown" else e.kind
-        return Found(None, what, None, (str(e),))
+        found = Found(None, what, None, (str(e),)) if axes is None else _per_axis(axes, key)
     if found.term is None:
         return found
     from smac.masks.registry import build
@@ -129,17 +127,22 @@ def _classify(formula: Expr, key: _Hashable) -> Found:
     rank, generators = found.rank, mask.generators()
     if generators is not None:
         rank = generators.rank if rank is None else min(rank, generators.rank)
-    return Found(found.term, found.structure, rank, found.lines, compared)
+    structure = found.structure.replace(f"rank {found.rank}", f"rank {rank}")
+    return Found(found.term, structure, rank, found.lines, compared)
 
 
 def _per_axis(axes: tuple[int, Expr, Expr], key: _Hashable) -> Found:
     """A formula of two dimensions, as the structure of its factor along each."""
     width, across, down = axes
-    found = [_classify(fold(e), key) for e in (across, down)]
-    lines = tuple(f"{axis}: {show(e)} is {f.structure}" for axis, e, f in
-                  zip((f"along {width} columns", "along the rows"), (across, down), found,
-                      strict=True))  # fmt: skip
-    return Found(None, f"2-D separable, {width} tokens wide", None, lines)
+    columns, rows = (_classify(fold(e), key) for e in (across, down))
+    lines = (f"along a row of {width} tokens: {show(fold(across))} is {columns.structure}",
+             f"from row to row: {show(fold(down))} is {rows.structure}")  # fmt: skip
+    term = None
+    if terms.known("kron") and rows.term is not None and columns.term is not None:
+        origin = fold(moved(across, ZERO, ZERO))  # both factors have the value at the origin
+        term = MaskTerm("kron", (rows.term, columns.term, Num(width)))
+        term = terms.scale(fold(call("div", ONE, origin)), term)
+    return Found(term, f"2-D separable, {width} tokens wide", None, lines)
 
 
 class _Reading:

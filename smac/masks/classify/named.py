@@ -15,6 +15,10 @@ def structure(term: MaskTerm, rank: int | None, full: bool = False) -> str:
     words = []
     if "toeplitz" in used:
         words.append("Toeplitz" if rank is not None else "Toeplitz, no finite rank")
+    if "circulant" in used:
+        words.append("circulant, no finite rank")
+    if "level" in used:
+        words.append("Fenwick levels")
     if "fourier" in used:
         words.append("Fourier")
     if "dense" in used:

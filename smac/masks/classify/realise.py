@@ -19,7 +19,7 @@ from smac.masks.classify import terms
 from smac.masks.classify.forms import moved
 from smac.masks.classify.normal import Normal
 from smac.masks.classify.polynomial import Mono, Poly
-from smac.masks.classify.separate import Part, Sorter, Unknown
+from smac.masks.classify.separate import Part, Sorter, Unknown, wraps
 from smac.masks.make import mul
 from smac.show import show
 from smac.terms import MaskTerm
@@ -51,7 +51,8 @@ class Realiser:
     def side(self, p: Poly, whole: Poly | None) -> Side:
         """The mask of a multiplied-out formula; `whole` is the formula over the lag, where it is a
         function of that alone. Raises Unknown, TooLarge."""
-        if whole is not None and not _plain(whole):
+        around = any(wraps(e) for e in poly.atoms(p))
+        if whole is not None and not around and not self._plain(whole):
             return self._toeplitz(whole)
         p = self._closed(p)
         groups: dict[Key, tuple[Part, dict[int, Poly]]] = {}
@@ -64,10 +65,10 @@ class Realiser:
         kernels: dict[Key, tuple[Part, dict[int, Fraction], list[Pair]]] = {}
         for rest, by_step in groups.values():
             for weights, factor in _proportional(by_step):
-                part, pairs = self._pairs(rest, factor)
-                alone = replace(part, row=HELD, col=HELD)
-                key = (*_key(alone), tuple(sorted(weights.items())))
-                kernels.setdefault(key, (alone, weights, []))[2].extend(pairs)
+                for part, pairs in self._pairs(rest, factor):
+                    alone = replace(part, row=HELD, col=HELD)
+                    key = (*_key(alone), tuple(sorted(weights.items())))
+                    kernels.setdefault(key, (alone, weights, []))[2].extend(pairs)
         return self._sum(kernels.values())
 
     def _sum(self, kernels: Iterable[tuple[Part, dict[int, Fraction], list[Pair]]]) -> Side:
@@ -156,14 +157,16 @@ class Realiser:
 
     # ---- groups of parts that differ in powers of t and s, and in steps
 
-    def _pairs(self, part: Part, factor: Poly) -> tuple[Part, list[Pair]]:
-        """(row, column) for each product of powers; a polynomial of the lag beside a decay stays
-        one, as a function of the lag."""
+    def _pairs(self, part: Part, factor: Poly) -> list[tuple[Part, list[Pair]]]:
+        """(row, column) for each product of powers; a polynomial of the lag stays one: in powers
+        of lag(), or beside a decay as a function of the lag."""
         over = self.normal.poly(moved(poly.expression(factor), call("add", T_POS, S_POS), S_POS))
         spread = any(e in (T_POS, S_POS) for m in factor for e, _ in m.powers)
         in_lag = spread and not any(e == S_POS for m in over for e, _ in m.powers)
+        if in_lag and terms.known("lag") and part.lag == HELD:
+            return [_with_power(part, m, c) for m, c in over.items()]
         if in_lag and (part.log_decay or part.lag != HELD):
-            return replace(part, lag=poly.times(part.lag, over)), [(part.row, part.col)]
+            return [(replace(part, lag=poly.times(part.lag, over)), [(part.row, part.col)])]
         pairs = []
         for m, c in factor.items():
             powers = dict(m.powers)
@@ -171,7 +174,7 @@ class Realiser:
             rest: Poly = {Mono(tuple(powers.items()), m.exponent): c}
             pairs.append((poly.times(poly.times(rest, part.row), _index_power(t)),
                           poly.times(part.col, _index_power(s))))  # fmt: skip
-        return part, pairs
+        return [(part, pairs)]
 
     def _kernel(self, part: Part, weights: Mapping[int, Fraction]) -> tuple[MaskTerm, int | None]:
         """What is left without rows and columns: decays, lag functions, documents, steps."""
@@ -201,7 +204,7 @@ class Realiser:
         if stepped == terms.window(1):  # decays and documents are 1 on the diagonal
             factors = [f for f in factors if f.fn not in ("decay", "semiseparable", "document")]
         if not factors:
-            kernel = terms.ONES if self.full else stepped
+            kernel = terms.ones() if self.full else stepped
         elif stepped == terms.CAUSAL:
             lower = self.full or any(terms.lower(f) for f in factors)
             kernel = terms.product(factors if lower else [terms.CAUSAL, *factors])
@@ -214,6 +217,11 @@ class Realiser:
             rank = None
             self.lines.append("band of lags: a ring of tokens, no sum of lanes")
         return terms.scale(scale, kernel), rank
+
+    def _plain(self, p: Poly) -> bool:
+        """Whether sums of decays, rows and columns realise a lag function, and do so stably."""
+        stable = terms.known("lag")  # the planner asks how many digits its lanes leave
+        return all(lags.degree(m) is not None and (stable or not lags.damped(m)) for m in p)
 
     def _constant(self, m: Mono) -> bool:
         return not any(self.normal.along(e) for e in poly.atoms([m]))
@@ -255,9 +263,21 @@ class Realiser:
                 self.lines.append(f"period {d}: one lane a remainder")
                 here = call("mod", Index("T"), Num(d))
                 factors.append(terms.total([
-                    terms.wrap(terms.ONES if self.full else terms.CAUSAL, hit, hit)
+                    terms.wrap(terms.ones() if self.full else terms.CAUSAL, hit, hit)
                     for hit in (call("eq", here, Num(r)) for r in range(d))]))  # fmt: skip
                 return None if rank is None else rank * d
+            case "lag", Num(int(n)):
+                self.lines.append(f"polynomial of the lag: power {n}, {n + 1} lanes a decay")
+                factors += terms.lag_power(n)
+                return None if rank is None else rank * (n + 1)
+            case "circulant", h:
+                self.lines.append(f"circulant: {show(h)} around T tokens, T log T by FFT")
+                factors.append(MaskTerm("circulant", (h,)))
+                return None
+            case "level", Num(int(n)):
+                self.lines.append(f"Fenwick: level {n} of a binary counter, a lane")
+                factors.append(MaskTerm("level", (Num(n),)))
+                return rank
             case "fourier", Name(kind):
                 self.lines.append(f"Fourier: {kind}(2 pi t s / T), T log T by FFT, no finite rank")
                 factors.append(MaskTerm("fourier", (kind,)))
@@ -276,11 +296,6 @@ Pair = tuple[Poly, Poly]
 HELD = poly.constant(1)
 
 
-def _plain(p: Poly) -> bool:
-    """Whether sums of decays, rows and columns realise a lag function, and do so stably."""
-    return all(lags.degree(m) is not None and not lags.damped(m) for m in p)
-
-
 def _powers(part: Part) -> Poly:
     """coefficient · t^i · s^j."""
     out = part.coefficient
@@ -288,6 +303,15 @@ def _powers(part: Part) -> Poly:
         if n:
             out = poly.times(out, poly.atom(e, n))
     return out
+
+
+def _with_power(part: Part, m: Mono, c: Fraction) -> tuple[Part, list[Pair]]:
+    """The part times one power of the lag, for which t stands in `m`."""
+    powers = dict(m.powers)
+    n = powers.pop(T_POS, 0)
+    rest: Poly = {Mono(tuple(powers.items()), m.exponent): c}
+    extra = (*part.extra, *([("lag", Num(n))] if n else []))
+    return replace(part, extra=extra), [(poly.times(rest, part.row), part.col)]
 
 
 def _index_power(n: int) -> Poly:

@@ -30,6 +30,7 @@ from smac.expr import (
     walk,
 )
 from smac.masks.classify import polynomial as poly
+from smac.masks.classify import terms
 from smac.masks.classify.forms import mono_positions, moved, positions
 from smac.masks.classify.normal import Normal
 from smac.masks.classify.polynomial import UNIT, Mono, Poly
@@ -121,6 +122,8 @@ class Sorter:
         if len(where) == 1:
             self._one_sided(e, n, "t" in where)
             return
+        if n == 1 and self._around(e):
+            return
         lag = self.lag_of(poly.atom(e, n))
         if lag is not None:
             self._times("lag", lag)
@@ -180,9 +183,39 @@ class Sorter:
             case Call("eq", (Call("mod", (lag, Num(int(d)))), Num(0))) if self._is_lag(lag):
                 self.extra.append(("period", Num(d)))
                 return True
+            case Call("eq", (left, Num(0))) if terms.known("level") and self._level(left):
+                return True
             case Call("eq", (left, Num(0))) if positions(left) == {"t", "s"}:
                 return self._equal(left)
         return False
+
+    def _level(self, left: Expr) -> bool:
+        """bit_length(t ^ s) = l, for pairs on and below the diagonal."""
+        p = self.free.poly(left)
+        level = [m for m in p if m != UNIT]
+        if len(level) != 1 or p[level[0]] not in (1, -1):
+            return False
+        l = -p.get(UNIT, Fraction(0)) / p[level[0]]  # noqa: E741 (the paper's letter)
+        match poly.product(level[0]):
+            case Call("bit_length", (Call("xor", (a, b)),)) if {a, b} == {T_POS, S_POS} and l >= 0:
+                self.extra.append(("level", poly.value_of(l)))
+                return True
+        return False
+
+    def _around(self, e: Expr) -> bool:
+        """h[(t − s) mod T], up to turns of T."""
+        if not wraps(e) or not isinstance(e, At):
+            return False
+        (index,) = e.index
+        assert isinstance(index, Call)
+        if self._is_turn(index.args[0]):
+            self.extra.append(("circulant", e.base))
+            return True
+        return False
+
+    def _is_turn(self, e: Expr) -> bool:
+        p = {m: c for m, c in self.free.poly(e).items() if m != Mono(((Size("T"), 1),))}
+        return p == self.free.poly(call("sub", T_POS, S_POS))
 
     def _is_lag(self, e: Expr) -> bool:
         p = self.free.poly(e)
@@ -309,6 +342,14 @@ class Sorter:
         except poly.TooLarge:
             return None
         return None if any("s" in mono_positions(m) for m in out) else out
+
+
+def wraps(e: Expr) -> bool:
+    """Whether `e` is read around a circle of T tokens, and the language has masks of that."""
+    match e:
+        case At(_, (Call("mod", (_, Size("T"))),)):
+            return terms.known("circulant")
+    return False
 
 
 def _only_positions(m: Mono) -> bool:

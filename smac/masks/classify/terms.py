@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from smac.expr import ONE, ZERO, Expr, Num, call
 from smac.masks.classify.polynomial import value_of
+from smac.signatures import SIGNATURES
 from smac.terms import MaskTerm
 
 CAUSAL = MaskTerm("causal", ())
@@ -40,9 +41,23 @@ def transpose(a: MaskTerm) -> MaskTerm:
     return a if a.fn == "diagonal" else MaskTerm("transpose", (a,))
 
 
-#: 1 below the diagonal; 1 everywhere.
+#: 1 below the diagonal.
 STRICT = strict(CAUSAL)
-ONES = add(CAUSAL, strict(transpose(CAUSAL)))
+
+
+def known(fn: str) -> bool:
+    """Whether the mask language has `fn`: what it lacks is put together from what it has."""
+    return fn in SIGNATURES
+
+
+def ones() -> MaskTerm:
+    """1 everywhere."""
+    return MaskTerm("ones", ()) if known("ones") else add(CAUSAL, strict(transpose(CAUSAL)))
+
+
+def lag_power(n: int) -> list[MaskTerm]:
+    """Factors whose product is (t − s)^n."""
+    return [MaskTerm("lag", ())] * n
 
 
 def window(w: int) -> MaskTerm:

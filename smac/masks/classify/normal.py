@@ -73,6 +73,13 @@ class Normal:
         return poly.expression(self.poly(e))
 
     def _call(self, fn: str, args: tuple[Expr, ...]) -> Poly:
+        match fn, args:  # a condition compared with 0 or 1 is itself, or its opposite
+            case ("eq" | "ne", (a, Num(0 | 1) as n)) | ("eq" | "ne", (Num(0 | 1) as n, a)) if (
+                boolean(a)
+            ):
+                holds = (fn == "eq") == (n.value == 1)
+                c = self.truth(a)
+                return c if holds else poly.add(poly.constant(1), c, -1)
         if fn in COMPARISONS:
             return self._compare(fn, poly.add(self.poly(args[0]), self.poly(args[1]), -1))
         own = getattr(self, f"_{fn}", None)

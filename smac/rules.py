@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from smac.axes import POSITIONS, Scope
-from smac.expr import At, Between, Expr, Given, Name, children, names
+from smac.expr import (
+    SCAN_FUNCTIONS,
+    At,
+    Between,
+    Call,
+    Expr,
+    Given,
+    Name,
+    children,
+    names,
+    walk,
+)
 from smac.locate import Source, clip, listing
 from smac.show import show
 from smac.signatures import FACTOR, SIGNATURES, Param
@@ -162,8 +173,11 @@ def check_operands(c: Contraction, scope: Scope, source: Source) -> None:
 
 def check_ids(term: MaskTerm, inputs: tuple[Input, ...], source: Source) -> None:
     """Parameters of form "name" are inputs themselves: not expressions, not lets."""
+    known = [Name(i.name) for i in inputs]
     for p, arg in zip(SIGNATURES.get(term.fn, ()), term.args, strict=False):
-        if p.form == "name" and arg not in [Name(i.name) for i in inputs]:
+        if p.kind == "formula" and not isinstance(arg, MaskTerm | str | bool):
+            _check_scans(arg, known, source)
+        if p.form == "name" and arg not in known:
             text = show(arg) if not isinstance(arg, str | bool) else str(arg)
             raise source.error(
                 ("contraction", "L"),
@@ -172,6 +186,14 @@ def check_ids(term: MaskTerm, inputs: tuple[Input, ...], source: Source) -> None
     for arg in term.args:
         if isinstance(arg, MaskTerm):
             check_ids(arg, inputs, source)
+
+
+def _check_scans(e: Expr, known: list[Name], source: Source) -> None:
+    """runs(ids) and starts(ids) in a formula take inputs themselves."""
+    for n in walk(e):
+        if isinstance(n, Call) and n.fn in SCAN_FUNCTIONS and n.args[0] not in known:
+            raise source.error(("contraction", "L"), f"entry: {show(n)}: expected the name of an "
+                                                     "input of ids")  # fmt: skip
 
 
 def _check_mask(term: MaskTerm, c: Contraction, scope: Scope, source: Source) -> None:

@@ -34,6 +34,7 @@ from smac.expr import (
     integral,
     number,
 )
+from smac.limits import refusal
 from smac.locate import clip, listing, nearest
 from smac.show import show
 from smac.signatures import SIGNATURES
@@ -170,7 +171,7 @@ def read_scalar(node: ast.expr, r: Reader) -> Expr:
         case ast.Compare():
             raise r.error(f"'{text_of(node)}': compare two values at a time; join with *")
         case ast.Subscript(value, ast.Name(id)) if r.bound and id == r.bound:
-            return read_scalar(value, replace(r, bound=""))
+            return _scan(value, r) or read_scalar(value, replace(r, bound=""))
         case ast.Subscript(value, index) if r.entry:
             return _subscript(value, index, r)
         case ast.Call(ast.Name(fn), args, keywords):
@@ -227,7 +228,7 @@ def _binary(left: ast.expr, op: ast.operator, right: ast.expr, r: Reader) -> Exp
     a, b = read_scalar(left, r), read_scalar(right, r)
     if fn is None:
         fn = _ENTRY_BINARY.get(type(op))
-        if fn is None or not r.entry:
+        if fn is None or not (r.entry or (integral(a) and integral(b))):
             raise r.error(f"operator {type(op).__name__} is not in the language")
         _need_integers(fn, (a, b), r)
     if fn == "pow":
@@ -252,6 +253,8 @@ def _call(fn: str, args: list[ast.expr], r: Reader) -> Expr:
         return _range(fn, args, r)
     known = FUNCTIONS | ENTRY_FUNCTIONS if r.entry else FUNCTIONS
     if fn not in known:
+        if why := refusal(fn):
+            raise r.error(f"{clip(fn)}(): {why}")
         every = [*known, "size", "index", "given"]
         what = "is a mask and stands only in L" if fn in SIGNATURES else "is unknown"
         raise r.error(f"function '{clip(fn)}' {what}; expected one of {listing(every)}"
@@ -296,12 +299,25 @@ def given_name(args: list[ast.expr], r: Reader) -> str:
 
 def _subscript(value: ast.expr, index: ast.expr, r: Reader) -> Expr:
     """`base[index]`; `base` is an expression over a T, W or T-and-S axis, itself not indexed."""
-    base = read_scalar(value, replace(r, entry=False, bound=""))
+    base = _scan(value, r) or read_scalar(value, replace(r, entry=False, bound=""))
     parts = index.elts if isinstance(index, ast.Tuple) else [index]
     at = tuple(read_scalar(p, r) for p in parts)
     if len(at) not in (1, 2) or not all(integral(i) for i in at):
         raise r.error(f"index [{text_of(index)}]: expected integers of t and s, as x[t] or M[t, s]")
     return At(base, at)
+
+
+def _scan(node: ast.expr, r: Reader) -> Expr | None:
+    """`runs(ids)` and `starts(ids)`, of an input of ids, where something is read at a position."""
+    match node:
+        case ast.Call(ast.Name("runs" | "starts" as fn), args, []):
+            _count(fn, args, 1, r)
+            ids = read_scalar(args[0], replace(r, entry=False, bound=""))
+            if not isinstance(ids, Name):
+                raise r.error(f"{fn}(ids): expected the name of an input, "
+                              f"found '{clip(show(ids))}'")  # fmt: skip
+            return call(fn, ids)
+    return None
 
 
 def _range(fn: str, args: list[ast.expr], r: Reader) -> Expr:

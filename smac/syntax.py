@@ -9,6 +9,7 @@ import ast
 from collections.abc import Collection
 
 from smac.expr import FUNCTIONS, Expr, Num, call
+from smac.limits import refusal
 from smac.locate import clip, listing, nearest
 from smac.scalars import Reader, check_size, given_name, read_scalar, scalar, syntax_tree, text_of
 from smac.show import show, show_mask
@@ -113,6 +114,8 @@ def _mask_call(
     fn: str, args: list[ast.expr], keywords: list[ast.keyword], r: Reader
 ) -> MaskTerm:
     if fn not in SIGNATURES:
+        if why := refusal(fn):
+            raise r.error(f"{clip(fn)}(): {why}")
         raise r.error(f"unknown mask '{clip(fn)}'; expected one of {listing(SIGNATURES)}"
                       f"{nearest(fn, SIGNATURES)}")  # fmt: skip
     params = SIGNATURES[fn]

@@ -283,3 +283,49 @@ def test_a_registered_mask_parses() -> None:
         del SIGNATURES["ramp_for_this_test"]
     with pytest.raises(ValueError, match="cannot name a mask"):
         register_signature("scale", ())
+
+
+NO_SMA = {
+    "softmax": "no structured masked attention: it takes exp of q·k and divides each row",
+    "log_softmax": 'use a feature map in Q and K, as "elu(k) + 1", with Y / Z in [output]',
+    "delta_rule": "its transition I - beta k k' is a matrix in N that depends on K",
+    "gated_delta": "so that L would be operator-valued; use a decay of each channel",
+    "rms_norm": "Y / Z in [output] is the one normaliser there is",
+    "cummax": "running maxima over positions are not linear",
+    "dropout": "nothing inside the contraction is random; drop out before or after the op",
+    "topk": "it picks positions by values of other positions",
+}
+
+
+@pytest.mark.parametrize("fn", NO_SMA)
+@pytest.mark.parametrize("text", ["{}(x)", "causal() * {}(x)", 'entry("(t >= s) * {}(x[t])")'])
+def test_what_is_no_masked_attention_is_refused_with_a_reason(fn: str, text: str) -> None:
+    with pytest.raises(SpecError) as e:
+        mask(text.format(fn), where="a.toml:3: contraction.L")
+    assert str(e.value).startswith(f"a.toml:3: contraction.L: {fn}(): ")
+    assert NO_SMA[fn] in str(e.value)
+    with pytest.raises(SpecError, match=rf"{fn}\(\): "):
+        scalar(f"1 + {fn}(x)")
+
+
+def test_a_name_that_is_merely_unknown_is_not_refused() -> None:
+    with pytest.raises(SpecError, match="function 'softmaxx' is unknown"):
+        scalar("softmaxx(x)")
+
+
+def test_runs_and_starts_read_inputs_of_ids() -> None:
+    runs = call("runs", X)
+    assert scalar("runs(x)[t] == runs(x)[s]", entry=True) == call(
+        "eq", At(runs, (T_POS,)), At(runs, (S_POS,)))  # fmt: skip
+    assert scalar("sum(starts(x)[k], k, s + 1, t)", entry=True) == Between(
+        call("starts", X), S_POS, T_POS)  # fmt: skip
+    with pytest.raises(SpecError, match=r"runs\(ids\): expected the name of an input, found 'x \+"):
+        scalar("runs(x + 1)[t]", entry=True)
+    with pytest.raises(SpecError, match="function 'runs' is unknown"):
+        scalar("runs(x)", entry=True)
+
+
+def test_remainders_of_positions_stand_everywhere() -> None:
+    assert scalar("index(T) % 3 == 0") == call("eq", call("mod", Index("T"), Num(3)), Num(0))
+    with pytest.raises(SpecError, match="operator Mod is not in the language"):
+        scalar("x % 3")

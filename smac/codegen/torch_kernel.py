@@ -114,6 +114,8 @@ class KernelContext:
             shape = "".join(f"{sizes[a] if a in wide else 1}, " for a in v.axes)
             return f"torch.full(({shape}), {bare(code.text)}, dtype=acc, device=device)"
         text = self.scope.align(code, v.axes)
+        if code.boolean:
+            text += ".to(acc)"
         lacking = {a for a in v.axes if a in wide and a not in code.axes}
         if lacking:
             text += f".expand({', '.join(sizes[a] if a in lacking else '-1' for a in v.axes)})"

@@ -38,7 +38,7 @@ class Shapes:
         kernels = [s for s in p.steps if isinstance(s, Kernel)]
         self.groups = p.groups
         axes = dict.fromkeys(a for b in p.buffers for a in b.axes if a not in ("R", "C", "ENDS"))
-        axes |= dict.fromkeys([*p.batch, "T", "H", "N", "P"])
+        axes |= dict.fromkeys([*p.batch, "T", "W", "H", "N", "P"])
         axes |= {e.axis: None for k in kernels for x in _exprs(k) for e in walk(x)
                  if isinstance(e, Size)}  # fmt: skip
         self.lines = [f"n_{a} = {self._size(a)}" for a in axes]
@@ -49,7 +49,7 @@ class Shapes:
     def _size(self, axis: str) -> str:
         if axis in self.source:
             return self.source[axis]
-        if axis == "S" and "T" in self.source:
+        if axis in ("S", "W") and "T" in self.source:  # lags that no input carries are computed
             return self.source["T"]
         if axis == "H":
             return next((self.source[g] for g in self.groups if g in self.source), "1")

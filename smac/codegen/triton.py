@@ -111,6 +111,8 @@ def _size(h: Host, axis: str) -> str:
     for b in h.program.buffers:
         if b.role == "input" and axis in b.axes:
             return f"{h.variables[b.name]}.shape[{b.axes.index(axis)}]"
+    if axis == "W":  # lags that no input carries are computed
+        return _size(h, "T")
     if axis == "H" and h.layout.groups:
         return _size(h, h.layout.groups[0])
     return "1"

@@ -11,7 +11,7 @@ Non-goals: no gradient of integers (ids, positions), no code for gathers.
 from __future__ import annotations
 
 from smac.errors import PlanError
-from smac.expr import SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, children, walk
+from smac.expr import SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, children, names, walk
 from smac.masks.band import Form, form
 from smac.masks.base import Cotangent, Mask
 from smac.show import show
@@ -37,7 +37,7 @@ def adjoint(mask: Mask) -> tuple[Cotangent, ...]:
     entry = mask.entry()
     terms = []
     for atom in _atoms(entry):
-        weight = ZERO if _integer(atom) else simplify(diff(entry, atom))
+        weight = ZERO if _flat(atom) else simplify(diff(entry, atom))
         if weight == ZERO:
             continue
         pattern = _pattern(atom)
@@ -50,7 +50,7 @@ def adjoint(mask: Mask) -> tuple[Cotangent, ...]:
 def why_no_adjoint(mask: Mask) -> str | None:
     """The atom whose index has no gather pattern, or None."""
     for atom in _atoms(mask.entry()):
-        if not _integer(atom) and _pattern(atom) is None:
+        if not _flat(atom) and _pattern(atom) is None:
             return f"no gather pattern for {show(atom)}"
     return None
 
@@ -70,11 +70,12 @@ def _atoms(entry: Expr) -> tuple[Atom, ...]:
     return tuple(found)
 
 
-def _integer(atom: Atom) -> bool:
-    """Reads integers made from ids: nothing flows back into those."""
-    return not isinstance(atom, Name) and any(
-        isinstance(e, Call) and e.fn in SCAN_FUNCTIONS for e in walk(atom.base)
-    )
+def _flat(atom: Atom) -> bool:
+    """Reads no input, or integers made from ids: nothing flows back."""
+    if isinstance(atom, Name):
+        return False
+    scans = any(isinstance(e, Call) and e.fn in SCAN_FUNCTIONS for e in walk(atom.base))
+    return scans or not names(atom.base)
 
 
 def _pattern(atom: Atom) -> str | None:

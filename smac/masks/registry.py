@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable
 from typing import TypeVar
 
+from smac.axes import Scope
 from smac.errors import SpecError
 from smac.masks.base import Mask
 from smac.signatures import SIGNATURES, Param, register_signature
@@ -47,13 +48,30 @@ _OPERATORS = ("add", "mul", "scale")
 def build(term: MaskTerm, spec: object = None) -> Mask:
     """The mask that a term of the mask language means, with its laws.
 
-    `spec` is the `Spec` that the term belongs to, only to name it in errors.
+    `spec` is the `Spec` that the term belongs to: it is named in errors, and with its axes a
+    formula is classified (classify/), so that entry("…") becomes the mask that it is.
     Raises SpecError for a function nobody registered and for a `given` not yet specialised.
     """
+    scope = getattr(spec, "scope", None)
+    if term.fn == "entry" and scope is not None:
+        return _classified(term, spec, scope)
     factory = _FACTORIES.get(term.fn)
     if factory is None:
         raise SpecError(_unknown(term.fn, spec))
     return factory(*(build(a, spec) if isinstance(a, MaskTerm) else a for a in term.args))
+
+
+def _classified(term: MaskTerm, spec: object, scope: Scope) -> Mask:
+    """A formula as the mask that was found for it, or as itself with the reason."""
+    from smac.masks.classify import classify
+    from smac.masks.formula import Formula
+
+    (formula,) = term.args
+    assert not isinstance(formula, MaskTerm | str | bool)
+    found = classify(formula, scope)
+    if found.term is None:
+        return Formula(formula, f"{found.structure}: {'; '.join(found.lines)}")
+    return build(found.term, spec)
 
 
 def _unknown(fn: str, spec: object) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from smac.masks.classify import classified
 from smac.plan.dense import dense_paths
 from smac.plan.shape import Shape, shape_of
 from smac.plan.types import Candidate, Plan, Request
 from smac.plan.words import duration, quantity
+from smac.show import show
 
 _HEADS = ("order", "chunk", "schedule", "flops", "bytes", "launches", "workspace", "time")
 _NUMBERS = _HEADS[3:]
@@ -31,7 +33,8 @@ def explain(plan: Plan, width: int = 100) -> str:
 def _lines(plan: Plan, width: int) -> Iterator[str]:
     r, x = plan.request, shape_of(plan.request)
     mask = ("mask", _mask(plan, x))
-    for head, text in (*_request(r), mask, *_fits(plan), ("chosen", _chosen(plan.chosen))):
+    for head, text in (*_request(r), *_formulas(r), mask, *_fits(plan),
+                       ("chosen", _chosen(plan.chosen))):  # fmt: skip
         yield from _wrap(f"{head:8}", text, width)
     yield ""
     yield from _table(plan.candidates, width)
@@ -52,6 +55,15 @@ def _request(r: Request) -> tuple[tuple[str, str], ...]:
     state += f", {r.sequences} packed sequences" if r.packed else ""
     head = f"{r.spec.name}: {r.dtype} on {r.device}, target {r.target}, {what}{state}"
     return ("plan", head), ("sizes", sizes)
+
+
+def _formulas(r: Request) -> Iterator[tuple[str, str]]:
+    """What each formula of the mask was found to be, and how."""
+    for term, found in classified(r.spec):
+        checked = f", held to it at {found.compared} entries in float64" if found.compared else ""
+        yield "formula", f"{show(term)} is {found.structure}{checked}"
+        for line in found.lines:
+            yield "", line
 
 
 def _mask(plan: Plan, x: Shape) -> str:

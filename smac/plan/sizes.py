@@ -60,7 +60,8 @@ def _positions(spec: Spec, mask: Mask, sizes: dict[str, int], given: Mapping[str
             raise PlanError(f"{spec.name}: found S = {sizes['S']}, T = {T}; "
                             "expected S = T (version 1 has no cross-attention)")  # fmt: skip
         sizes["S"] = T
-    if not any("W" in i.axes for i in spec.inputs):
+    lags = [i.axes for i in spec.inputs] + [spec.scope.carried(e) for e in mask.parameters()]
+    if not any("W" in axes for axes in lags):
         sizes.pop("W", None)
         return
     symbol = mask.symbol()

@@ -21,6 +21,7 @@ from smac.expr import At, Between, Call, Expr, Given, Index, Name, Num, Pos, Siz
 RESET = -256.0
 
 _Map = Callable[[Tensor], Tensor]
+_Pair = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,38 @@ def _guarded(fn: _Map, slope: _Map) -> _Map:
     return apply
 
 
+class _GuardedPair(torch.autograd.Function):
+    """fn(x, y) of two slopes that may be infinite or NaN where nothing reads the result."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, fn: _Pair, slopes: tuple[_Pair, _Pair]) -> Tensor:
+        """fn(x, y), elementwise on equal shapes."""
+        ctx.save_for_backward(x, y)
+        ctx.slopes = slopes
+        return fn(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """g · slope by each argument, 0 where g is 0."""
+        x, y = ctx.saved_tensors
+        pairs = zip(ctx.slopes, ctx.needs_input_grad, strict=False)
+        found = [_guard(g, slope(x, y)) if needed else None for slope, needed in pairs]
+        return (*found, None, None)
+
+
+def _pair(fn: _Pair, by_x: _Pair, by_y: _Pair) -> _Pair:
+    def apply(x: Tensor, y: Tensor) -> Tensor:
+        return cast(Tensor, _GuardedPair.apply(*torch.broadcast_tensors(x, y), fn, (by_x, by_y)))
+
+    return apply
+
+
+def _power_by_exponent(x: Tensor, y: Tensor) -> Tensor:
+    """x^y · log x, 0 at x = 0 for y ≥ 0."""
+    zero = (x == 0) & (y >= 0)
+    return torch.where(zero, torch.zeros_like(x), x.pow(y) * x.log())
+
+
 def _softplus(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
@@ -140,8 +173,10 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "silu": lambda x: x * torch.sigmoid(x), "relu": torch.relu, "elu": _elu, "gelu": _gelu,
     "softplus": _softplus, "minimum": torch.minimum, "maximum": torch.maximum, "clamp": _clamp,
     "where": lambda c, a, b: torch.where(c != 0, a, b),
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow,
-    "neg": torch.neg, "lt": _compare(torch.lt), "le": _compare(torch.le),
+    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "neg": torch.neg,
+    "div": _pair(torch.div, lambda x, y: 1 / y, lambda x, y: -x / (y * y)),
+    "pow": _pair(torch.pow, lambda x, y: y * x.pow(y - 1), _power_by_exponent),
+    "lt": _compare(torch.lt), "le": _compare(torch.le),
     "gt": _compare(torch.gt), "ge": _compare(torch.ge), "eq": _compare(torch.eq),
     "ne": _compare(torch.ne), "mod": torch.remainder,
     "floordiv": lambda a, b: torch.div(a, b, rounding_mode="floor"),
@@ -199,6 +234,8 @@ def evaluate(e: Expr, scope: Scope) -> Value:
         case Pos(which):
             axis = "T" if which == "t" else "S"
             return Value((axis,), torch.arange(scope.sizes["T"], device=scope.device))
+        case Call("starts" | "runs" as fn, (ids,)):
+            return _scan(fn, evaluate(ids, scope))
         case Call(fn, args):
             return _apply(fn, [evaluate(a, scope) for a in args], scope)
         case At(base, index):
@@ -215,6 +252,15 @@ def _apply(fn: str, values: list[Value], scope: Scope) -> Value:
         values = [Value(v.axes, v.data.to(scope.dtype)) for v in values]
     result = pointwise(_FUNCTIONS[fn], *values)
     return result if integral else Value(result.axes, result.data.to(scope.dtype))
+
+
+def _scan(fn: str, ids: Value) -> Value:
+    """1 where a run of equal ids starts (and at 0), or the running count of those."""
+    rest = tuple(a for a in ids.axes if a != "T")
+    data = ids.to((*rest, "T"))
+    start = torch.ones_like(data, dtype=torch.int64)
+    start[..., 1:] = (data[..., 1:] != data[..., :-1]).long()
+    return Value((*rest, "T"), start if fn == "starts" else start.cumsum(-1))
 
 
 def _gather(base: Value, index: list[Value], scope: Scope) -> Value:
@@ -240,11 +286,12 @@ def _between(base: Value, low: Value, high: Value) -> Value:
     ends = union(low, high)
     rest = tuple(a for a in base.axes if a != "T")
     data = base.to((*rest, "T"))
+    data = data if data.is_floating_point() else data.double()
     k = torch.arange(data.shape[-1], device=data.device)
     inside = (k > low.to(ends).unsqueeze(-1)) & (k <= high.to(ends).unsqueeze(-1))
     reset = data <= RESET
     finite = torch.where(reset, torch.zeros_like(data), data)
-    flat = inside.reshape(-1, inside.shape[-1]).to(data.dtype)
+    flat = inside.reshape(inside.shape[:-1].numel(), inside.shape[-1]).to(data.dtype)
     total = (finite @ flat.T).reshape(*data.shape[:-1], *inside.shape[:-1])
     cut = (reset.to(data.dtype) @ flat.T).reshape(total.shape) > 0
     minus_inf = torch.full_like(total, -math.inf)

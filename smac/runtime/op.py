@@ -101,12 +101,15 @@ class Op:
     def reference(self, *args: Any, initial_state: Any = None, return_state: bool = False,
                   cu_seqlens: Tensor | None = None, **inputs: Any) -> Any:  # fmt: skip
         """The same call answered by the float64 oracle: a dense einsum, quadratic in T."""
+        from smac.masks.classify import resolve
         from smac.reference import reference
 
         values = dict(zip(self._names, self._signature.bind(args, inputs), strict=True))
         self._signature.check(tuple(values.values()))
-        found = reference(self.spec, values, initial_state=initial_state,
-                          return_state=return_state, cu_seqlens=cu_seqlens)  # fmt: skip
+        stateful = initial_state is not None or return_state or cu_seqlens is not None
+        spec = resolve(self.spec) if stateful else self.spec  # no formula has a state by itself
+        found = reference(spec, values, initial_state=initial_state, return_state=return_state,
+                          cu_seqlens=cu_seqlens)  # fmt: skip
         if not return_state:
             return found
         y, s = found

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from smac.errors import LaunchError
-from smac.expr import At, Expr, Name, names, walk
+from smac.expr import SCAN_FUNCTIONS, At, Call, Expr, Name, names, walk
 from smac.masks.band import form
 from smac.signatures import SIGNATURES
 from smac.spec import Input, MaskTerm, Spec
@@ -29,7 +29,8 @@ SWAPS = 256
 
 
 def id_inputs(term: MaskTerm) -> frozenset[str]:
-    """Inputs that hold integer ids: what a mask takes by its bare name along T (`document`)."""
+    """Inputs that hold integer ids: what a mask takes by its bare name along T (`document`), or a
+    formula reads by `runs(ids)` or `starts(ids)`."""
     found: set[str] = set()
     kinds = SIGNATURES.get(term.fn, ())
     for n, arg in enumerate(term.args):
@@ -37,6 +38,9 @@ def id_inputs(term: MaskTerm) -> frozenset[str]:
             found |= id_inputs(arg)
         elif isinstance(arg, Name) and n < len(kinds) and kinds[n].form == "name":
             found.add(arg.id)
+        elif not isinstance(arg, str | bool):
+            scans = (e for e in walk(arg) if isinstance(e, Call) and e.fn in SCAN_FUNCTIONS)
+            found |= {x.id for e in scans for x in e.args if isinstance(x, Name)}
     return frozenset(found)
 
 

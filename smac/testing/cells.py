@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from smac.masks.classify import resolve
 from smac.spec import Spec
 from smac.terms import MaskTerm
 
@@ -69,7 +70,8 @@ def complete(spec: Spec, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
     """`sizes` with W: T for a causal lag axis, 2T − 1 for one with lag 0 in the middle."""
     if any("W" in i.axes for i in spec.inputs):
         T = sizes["T"]
-        sizes = {**sizes, "W": max(2 * T - 1, 0) if _bidirectional(spec.contraction.L) else T}
+        both = _bidirectional(resolve(spec).contraction.L)
+        sizes = {**sizes, "W": max(2 * T - 1, 0) if both else T}
     return tuple(sorted(sizes.items()))
 
 

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from smac.errors import SmacError
 from smac.expr import Expr, Name, names
+from smac.masks.classify import resolve
 from smac.reference.oracle import bind
 from smac.reference.run import reference
 from smac.reference.values import evaluate
+from smac.runtime.validate import id_inputs
 from smac.spec import Spec
 from smac.terms import Input, MaskTerm
 from smac.testing.cells import Cell, axes_needed, complete, optional_inputs
@@ -58,8 +60,8 @@ def _inlined(e: Expr, spec: Spec) -> frozenset[str]:
 
 
 def _arguments(spec: Spec, fn: str) -> list[Expr]:
-    """First arguments of every `fn` in the mask."""
-    args = [t.args[0] for t in _terms(spec.contraction.L) if t.fn == fn]
+    """First arguments of every `fn` in the mask, formulas taken for what they are."""
+    args = [t.args[0] for t in _terms(resolve(spec).contraction.L) if t.fn == fn]
     return [a for a in args if not isinstance(a, MaskTerm | str | bool)]
 
 
@@ -128,7 +130,7 @@ def recipe(spec: Spec, given: Mapping[str, Range] | None = None) -> Recipe:
     Raises SmacError when no combination gives finite outputs and gradients.
     """
     given = given or {}
-    ids = {n for e in _arguments(spec, "document") for n in names(e)}
+    ids = id_inputs(spec.contraction.L)
     kinds: dict[str, str | Range] = {i.name: "normal" for i in spec.inputs}
     kinds |= dict.fromkeys(ids, "ids")
     kinds |= dict(given)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from smac.expr import Expr
+from smac.expr import Expr, names
 from smac.masks.base import WRAPS, Cotangent, Lane, Mask
 from smac.show import show
 from smac.testing.positions import RESET, Positions, covers, evaluate, grid, matrix, pointwise
@@ -99,7 +99,8 @@ def _adjoint_error(mask: Mask, T: int, values: Mapping[str, Tensor]) -> float:
     By parameter expression: how it depends on inputs is not the mask's business.
     """
     found = {e: pointwise(e, T, values) for e in mask.parameters()}
-    bases = {e: v.detach().requires_grad_() for e, v in found.items() if v.is_floating_point()}
+    bases = {e: v.detach().requires_grad_() for e, v in found.items()
+             if v.is_floating_point() and names(e)}  # fmt: skip
     dL = torch.randn(T, T, dtype=torch.double, generator=torch.Generator().manual_seed(T))
     want = _grad((matrix(mask.entry(), T, values, bases) * dL).sum(), bases)
     got = {e: torch.zeros_like(v) for e, v in bases.items()}

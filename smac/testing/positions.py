@@ -81,7 +81,7 @@ def evaluate(e: Expr, p: Positions) -> Tensor:
             return p.bases[e] if e in p.bases else p.values[name]
         case Size("T" | "S"):
             return torch.tensor(p.T)
-        case Index("T"):
+        case Index("T" | "W"):
             return torch.arange(p.T)
         case Pos(which):
             return p.t if which == "t" else p.s
@@ -148,6 +148,11 @@ def _bit_length(x: Tensor) -> Tensor:
     return torch.tensor([int(v).bit_length() for v in x.flatten()]).reshape(x.shape)
 
 
+def _truth(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A comparison as 0 or 1, which can be subtracted."""
+    return lambda a, b: fn(a, b).to(torch.int64)
+
+
 def _real(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`fn` on float64, whatever comes in."""
     return lambda *args: fn(*(a.double() for a in args))
@@ -155,8 +160,9 @@ def _real(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg,
-    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
-    "eq": operator.eq, "ne": operator.ne, "div": _real(operator.truediv), "pow": _real(torch.pow),
+    "lt": _truth(operator.lt), "le": _truth(operator.le), "gt": _truth(operator.gt),
+    "ge": _truth(operator.ge), "eq": _truth(operator.eq), "ne": _truth(operator.ne),
+    "div": _real(operator.truediv), "pow": _real(torch.pow),
     "mod": torch.remainder, "floordiv": operator.floordiv, "xor": operator.xor,
     "bit_length": _bit_length, "starts": starts, "runs": lambda ids: starts(ids).cumsum(0),
     "where": lambda c, a, b: torch.where(c != 0, a, b),

@@ -55,7 +55,7 @@ def test_the_choice_is_the_fastest_and_everything_is_accounted_for(
     offered = {c.order for c in p.candidates}
     refused = {label for label, _ in p.illegal}
     by_schedule = {f"linear ({c.schedule})" for c in p.candidates if c.order == "linear"}
-    accounted = offered | refused | ({"chunked"} if n <= 32 else set())
+    accounted = offered | refused | ({"chunked"} if n <= 64 else set())
     assert {"quadratic", "chunked"} <= accounted
     assert len(by_schedule | {label for label in refused if label.startswith("linear")}) == 2
     for c in p.candidates:

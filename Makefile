@@ -14,7 +14,7 @@ help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make docs   the table of files in docs/DESIGN.md"
+	@echo "make docs   the table of files in docs/DESIGN.md, the gallery, the approximations"
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 
@@ -42,8 +42,10 @@ test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not timing" -n $(WORKERS) --dist loadfile --durations=10
 	@$(PY) tests/gpu/run.py --changed
 
-docs:
-	$(PYTHON) docs/files.py
+docs: $(STAMP)
+	$(PY) docs/files.py
+	$(PY) docs/gallery.py
+	OMP_NUM_THREADS=1 $(PY) docs/approximations.py
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.cpu

@@ -139,7 +139,7 @@ def _argument(fn: str, p: Param, node: ast.expr | None, r: Reader) -> Expr | Mas
     if node is None:
         if p.default is None:
             raise r.error(f"{_usage(fn)}: {p.name} is missing")
-        return Num(float(p.default)) if p.kind == "expr" else p.default
+        return p.default
     match p.kind, node:
         case "expr", _:
             return _argument_expr(node, r)

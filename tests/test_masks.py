@@ -284,8 +284,9 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
     with pytest.raises(SpecError) as e:
         build(MaskTerm("decy", (Name("g"),)))
     assert str(e.value) == (
-        "contraction.L: unknown mask 'decy'; expected one of causal, circulant, col, decay, dense, "
-        "diagonal, document, entry, fourier, kron, lag, level, ones, prefix, row, semiseparable, "
-        "shift, strict, toeplitz, transpose, wave, window; did you mean 'decay'?")  # fmt: skip
+        "contraction.L: unknown mask 'decy'; expected one of approx, causal, circulant, col, "
+        "decay, dense, diagonal, document, entry, fourier, kron, lag, level, ones, prefix, row, "
+        "semiseparable, shift, strict, toeplitz, transpose, wave, window; did you mean 'decay'?"
+    )
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))

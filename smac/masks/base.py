@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from smac.expr import ONE, ZERO, Expr
+from smac.locate import clip
 from smac.masks.band import Support as Support  # re-exported: laws speak of it
 from smac.masks.band import band, empty
 from smac.show import show_mask
@@ -194,7 +195,7 @@ class Mask(ABC):
             raise ValueError(
                 f"unknown law '{law}'; expected generators, state, symbol or adjoint"
             )
-        return None if why is None else f"mask '{self}' has no {law} ({why})"
+        return None if why is None else f"mask '{clip(str(self), 200)}' has no {law} ({why})"
 
     def why_no_generators(self) -> str:
         """The reason, in a few words; asked only where `generators` is None."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smac.expr import Call, Expr, Index, Size, children
+from smac.locate import clip
 from smac.masks.base import Lane
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
@@ -72,7 +73,8 @@ def lacks_generators(r: Request) -> str | None:
     """The law that the chunked and linear orders miss, or None."""
     generators = r.mask.generators()
     if generators is None:
-        return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
+        why = r.mask.why_no_generators()
+        return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
     if r.packed and generators.above:

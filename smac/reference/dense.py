@@ -208,6 +208,7 @@ _RULES: dict[str, Callable[..., Value]] = {
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),
     "entry": lambda scope, e: add(scalar(e, scope), _where(_lags(scope) > scope.sizes["T"], scope)),
+    "approx": lambda scope, a, tol, most: _mask(a, scope),  # what is asked, not what is fitted
     "add": lambda scope, a, b: add(_mask(a, scope), _mask(b, scope)),
     "mul": lambda scope, a, b: mul(_mask(a, scope), _mask(b, scope)),
     "scale": lambda scope, c, a: mul(scalar(c, scope), _mask(a, scope)),

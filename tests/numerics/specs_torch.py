@@ -100,6 +100,7 @@ CASES: dict[str, Case] = {
     "documents_gamma": Case("decay(g1) * document(ids)", {"g1": "H", "ids": "B T"}),
     "documents_number": Case("decay(0.5) * document(ids)", {"ids": "B T"}),
     "documents_decay": Case(f"document(ids) * {SSM}", {**A, "ids": "B T"}, bare=("a",)),
+    "documents_diagonal": Case("diagonal(1) * document(ids)", {"ids": "B T"}),
     "documents_alone": Case("document(ids)", {"ids": "B T"}),
     "documents_both_ways": Case(f"document(ids) * ({SSM} + strict(transpose({SSM})))",
                                 {**A, "ids": "B T"}, bare=("a",)),

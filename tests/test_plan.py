@@ -96,6 +96,7 @@ def test_late_lanes_are_for_torch() -> None:
     ("lag() * lag() * decay(gamma)", "torch", 2**20, "float64", None),
     ("wave(gamma) * causal()", "triton", 1000, "float32", None),
     ("wave(gamma) * causal()", "triton", 1024, "float32", "loses 11 bits at T = 1024"),
+    ("wave(gamma / (2 * size(T) + 1)) * causal()", "torch", 2**20, "float32", None),
     ("prefix(7) * decay(gamma)", "torch", 2**40, "float32", None),
 ])  # fmt: skip
 def test_lanes_that_read_positions_keep_enough_digits(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smac.expr import Call, Expr, Index, children
+from smac.expr import Call, Expr, Index, Size, children
 from smac.locate import clip
 from smac.masks.base import Lane
 from smac.plan.cost import channel_size, fits
@@ -121,6 +121,8 @@ def position_degree(e: Expr, turns: bool = True) -> int:
             return 1
         case Call("mul", args):
             return sum(position_degree(a, turns) for a in args)
+        case Call("div", (a, b)):
+            return position_degree(a, turns) - _length_degree(b)
         case Call("where", (_, *args)):
             return max(position_degree(a, turns) for a in args)
         case Call("sin" | "cos", (a,)):
@@ -129,6 +131,19 @@ def position_degree(e: Expr, turns: bool = True) -> int:
             return 0
         case _:
             return max((position_degree(a, turns) for a in children(e)), default=0)
+
+
+def _length_degree(e: Expr) -> int:
+    """The power of T that a divisor grows with, as far as its form shows."""
+    match e:
+        case Size("T"):
+            return 1
+        case Call("mul", args):
+            return sum(_length_degree(a) for a in args)
+        case Call("add", args):
+            return max(_length_degree(a) for a in args)
+        case _:
+            return 0
 
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:

@@ -208,6 +208,11 @@ def _measure_packed(spec: str, order: str, dtype: str, sizes: dict[str, int], st
         own = [whole[0][:, start:stop], *(s[i : i + 1] for s in whole[1:])]
         # Sums of decays over a range come of prefix sums along all of T: equal, but not in bits.
         exact = order != "quadratic" or spec == "toeplitz"
+        # One token alone runs code compiled for T = 1, where multiply-adds fuse in other places.
+        if order == "linear" and stop - start == 1:
+            exact = False
+            for a, b in zip(own, alone, strict=True):
+                torch.testing.assert_close(a, b)
         if exact and not all(torch.equal(a, b) for a, b in zip(own, alone, strict=True)):
             raise AssertionError(f"sequence {i} has other bits than alone")
     torch.cuda.synchronize()

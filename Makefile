@@ -14,7 +14,7 @@ help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make docs   the table of files in docs/DESIGN.md"
+	@echo "make docs   the table of files in docs/DESIGN.md, and docs/classification.md"
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 
@@ -44,6 +44,7 @@ test: lint
 
 docs:
 	$(PYTHON) docs/files.py
+	PYTHONPATH=. $(PYTHON) -m docs.classification > /dev/null
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.cpu

@@ -14,7 +14,8 @@ help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make docs   the table of files in docs/DESIGN.md, and docs/classification.md"
+	@echo "make docs   the table of files in docs/DESIGN.md, gallery, classification, approximations"
+	$(PY) -m docs.classification > /dev/null
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 
@@ -42,9 +43,11 @@ test: lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not timing" -n $(WORKERS) --dist loadfile --durations=10
 	@$(PY) tests/gpu/run.py --changed
 
-docs:
-	$(PYTHON) docs/files.py
-	PYTHONPATH=. $(PYTHON) -m docs.classification > /dev/null
+docs: $(STAMP)
+	$(PY) docs/files.py
+	$(PY) docs/gallery.py
+	OMP_NUM_THREADS=1 $(PY) docs/approximations.py
+	$(PY) -m docs.classification > /dev/null
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.cpu

@@ -1,4 +1,4 @@
-"""The command line: `smac list | plan | emit | check | bench | export | doctor`.
+"""The command line: `smac list | new | show | plan | emit | check | bench | export | doctor`.
 
 Exit code 0 for success, 1 for a failure (one line on stderr), 2 for a command line that is not
 understood. Text fits 80 columns. Nothing heavy is imported before a command needs it.
@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except SmacError as e:
         print(f"smac: {' '.join(str(e).split())}", file=sys.stderr)
-    except OSError as e:
-        print(f"smac: {e.filename}: {e.strerror}", file=sys.stderr)
     except BrokenPipeError:  # e.g. `smac plan ssd | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as e:
+        print(f"smac: {e.filename}: {e.strerror}", file=sys.stderr)
     return 1
 
 
@@ -49,6 +49,15 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: smac plan ssd T=8192 --device h100")  # fmt: skip
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     _command(commands, "list", _list, "the shipped specs", "smac list", spec=False)
+    p = _command(commands, "new", _new, "write a commented spec to start from",
+                 "smac new mymask -o mymask.toml", spec=False)  # fmt: skip
+    p.add_argument("name", metavar="NAME", help="of the spec: letters, digits and _")
+    p.add_argument("-o", "--output", metavar="FILE", help="where to (default: NAME.toml here)")
+    p = _command(commands, "show", _show, "its mask, tiles, ranks and times, drawn",
+                 "smac show ssd T=8192 --device h100 -o ssd.png")  # fmt: skip
+    p.add_argument("-o", "--output", metavar="FILE.png",
+                   help="draw a PNG by matplotlib instead of text")  # fmt: skip
+    _options(p, target=True, order=True, device=True, dtype=True, backward=True, absent=True)
     p = _command(commands, "plan", _plan, "every candidate, its cost, and why it lost",
                  "smac plan ssd T=8192 H=80 --device h100 --dtype bfloat16")  # fmt: skip
     _options(p, target=True, order=True, device=True, dtype=True, backward=True, absent=True)
@@ -170,22 +179,52 @@ def _compiled(args: argparse.Namespace, order: str | None = None) -> Any:
                         chunk=getattr(args, "chunk", None))  # fmt: skip
 
 
-def _plan(args: argparse.Namespace) -> int:
-    plan = _compiled(args).plan(dtype=args.dtype, device=args.device, backward=args.backward,
-                                absent=args.absent, **dict(args.sizes))  # fmt: skip
-    print(plan.explain(width=WIDTH))
-    if args.order == "auto":
-        print(_crossover(plan.request))
+def _new(args: argparse.Namespace) -> int:
+    from smac.starter import write
+
+    out = write(args.name, args.output)
+    print(f"{out}: written; next: smac show {out} · smac plan {out} · smac check {out}")
     return 0
 
 
-def _crossover(r: Any) -> str:
+def _show(args: argparse.Namespace) -> int:
+    from smac.picture import look
+
+    seen = look(_planned(args))
+    if args.output is None:
+        from smac.picture.text import render
+
+        print(render(seen))
+    else:
+        from smac.picture.draw import save
+
+        print(f"{save(seen, args.output)}: drawn")
+    return 0
+
+
+def _planned(args: argparse.Namespace) -> Any:
+    return _compiled(args).plan(dtype=args.dtype, device=args.device, backward=args.backward,
+                                absent=args.absent, **dict(args.sizes))  # fmt: skip
+
+
+def _plan(args: argparse.Namespace) -> int:
+    plan = _planned(args)
+    print(plan.explain(width=WIDTH))
+    if args.order == "auto":
+        print(_crossover(plan))
+    return 0
+
+
+def _crossover(plan: Any) -> str:
     """From which T the quadratic order stops winning, all else as in the request."""
     from smac.plan import crossover
 
+    r = plan.request
     lengths = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
-    where = crossover(r.spec, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
+    where = crossover(plan.asked, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
                       backward=r.backward)  # fmt: skip
+    if where is None and plan.order != "quadratic":
+        return "crossover  not one alone: the quadratic order wins again at T=131072"
     return "crossover  " + (f"the quadratic order wins below T={where}" if where is not None else
                             "none: the quadratic order wins at every T up to 131072")  # fmt: skip
 

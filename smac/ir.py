@@ -89,13 +89,15 @@ class Value:
 class LaneIR:
     """`masks.base.Lane` with values in place of expressions; None: log decay 0, no reset, 1, 1.
 
-    `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T).
+    `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T). A `late`
+    lane reads the state before the token's own decay and write.
     """
 
     decay: str | None
     reset: str | None = None
     read: str | None = None
     write: str | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +179,13 @@ class Store:
 @dataclass(frozen=True, slots=True)
 class Walk:
     """How a kernel goes along T: pieces of `chunk` tokens (rows of a tile for "tiles"),
-    `segment` tokens at a time where the target keeps several chunks in flight."""
+    `segment` tokens at a time where the target keeps several chunks in flight. A `mirrored` walk
+    sees time backwards: its first token is the last."""
 
     chunk: int
     segment: int
     reverse: bool = False
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,5 +115,7 @@ def _arguments(fn: str, args: tuple[Expr | MaskTerm | str | bool, ...]) -> list[
             out.append(show_mask(arg))
         else:
             text = _show(arg, 0)
+            if param is not None and param.default is not None:
+                text = f"{param.name} = {text}"
             out.append(f'"{text}"' if param and param.kind == "formula" else text)
     return out

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from smac.expr import Num
+
 KINDS = ("expr", "mask", "choice", "flag", "formula")
 
 
@@ -16,7 +18,7 @@ class Param:
 
     For kind "expr": `allows` are the axes among T, S, W that the expression may carry, `carries`
     those it must; `form` "name" asks for a bare input, "static" for numbers and sizes only.
-    For "choice": the strings in `choices`. `default` (choice, flag) makes it optional.
+    For "choice": the strings in `choices`. `default` (choice, flag, number) makes it optional.
     `hint` ends the message when the axes do not fit.
     """
 
@@ -26,7 +28,7 @@ class Param:
     carries: tuple[str, ...] = ()
     form: str = ""
     choices: tuple[str, ...] = ()
-    default: str | bool | None = None
+    default: str | bool | Num | None = None
     hint: str = ""
 
     def __post_init__(self) -> None:
@@ -52,6 +54,20 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "fourier": (Param("kind", "choice", choices=("cos", "sin")),),
     "dense": (Param("M", allows=("T", "S"), carries=("T", "S"), hint='declare M as "… T S"'),),
     "entry": (Param("formula", "formula"),),
+    "approx": (
+        _A,
+        Param("tol", allows=(), form="static", default=Num(1e-4)),
+        Param("max_rank", allows=(), form="static", default=Num(32)),
+    ),
+    "ones": (),
+    "lag": (),
+    "circulant": (
+        Param("h", allows=("W",), carries=("W",), hint='declare h over the lag axis, "H W" or "W"'),
+    ),
+    "level": (Param("l", allows=(), form="static"),),
+    "kron": (_A, Param("B", "mask"), Param("width", allows=(), form="static")),
+    "wave": (Param("omega", allows=()), Param("phase", allows=(), default=Num(0))),
+    "prefix": (Param("p", allows=()),),
     "row": (Param("x", carries=("T",), hint=_BY_T), _A),
     "col": (Param("x", carries=("T",), hint=_BY_T), _A),
     "strict": (_A,),
@@ -59,8 +75,10 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "transpose": (_A,),
     "shift": (_A, Param("axis", "choice", choices=("t", "s"))),
 }  # fmt: skip
+#: Masks that came after version 1 of the format: inputs may have their names.
+LATER = frozenset({"circulant", "kron", "lag", "level", "ones", "prefix", "wave"})
 #: Names of the format itself; signatures added later do not become reserved words.
-BUILTIN = frozenset(SIGNATURES)
+BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.
 FACTOR = Param("factor", allows=(), hint="use row(x) * A or col(x) * A for a factor with T")
 OPERATOR_TERMS = frozenset({"add", "mul", "scale", "given"})

@@ -11,8 +11,17 @@ from torch import Tensor
 import smac
 from smac.testing.inputs import recipe, values
 
-SPECS = ("gla", "linear_attention", "multiscale", "packed_ssd", "retnet", "ssd", "toeplitz")
-STATEFUL = tuple(name for name in SPECS if name != "toeplitz")
+SPECS = ("cosformer", "gamma_memory", "gla", "global_filter", "hydra", "linear_attention", "lion",
+         "log_linear", "low_rank", "mamba3", "multiscale", "packed_ssd", "prefix_lm", "retnet",
+         "rmt", "rwkv6", "semiseparable2", "ssd", "toeplitz", "window", "xpos")  # fmt: skip
+#: Those with a chunked order, and those that keep a state between calls: nothing above the
+#: diagonal, and no lanes that read positions.
+CHUNKED = tuple(name for name in SPECS
+                if name not in ("global_filter", "rmt", "toeplitz", "window"))  # fmt: skip
+BY_FFT = ("global_filter", "toeplitz")
+STATEFUL = tuple(name for name in CHUNKED if name not in (
+    "cosformer", "gamma_memory", "hydra", "lion", "log_linear", "low_rank", "prefix_lm",
+    "xpos"))  # fmt: skip
 SIZES = {"B": 2, "T": 9, "H": 4, "G": 2, "N": 3, "P": 2}
 
 

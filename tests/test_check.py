@@ -16,6 +16,7 @@ from torch import Tensor
 import smac
 import smac.runtime.op
 from smac.errors import PlanError, SmacError
+from smac.paths import shipped_specs
 from smac.reference import reference
 from smac.reference.baseline import operand_dtype
 from smac.runtime.state import State
@@ -268,6 +269,13 @@ def test_shipped_specs_on_the_torch_target(name: str) -> None:
     report += check(name, targets=("torch",), dtypes=("float64",), examples=5)
     assert report.ok, str(report)
     assert max(max(r.value, r.gradient) for r in report.rows if r.dtype == "float64") <= 1e-10
+    assert {r.order for r in report.rows} >= {"quadratic"}
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_specs()) - set(SPECS)))
+def test_every_other_spec_on_the_torch_target(name: str) -> None:
+    report = check(name, targets=("torch",), quick=True)
+    assert report.ok, str(report)
     assert {r.order for r in report.rows} >= {"quadratic"}
 
 

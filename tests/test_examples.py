@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import smac
+
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 EXAMPLES = sorted(p.name for p in FOLDER.glob("[0-9][0-9]_*.py"))
 #: A line that each must print: the proof that it came to its point.
@@ -17,6 +19,7 @@ SAYS = {
     "02_new_mask.py": "chunked    relative error",
     "03_property_test.py": "gated_retention",
     "04_mamba2.py": "40 tokens generated, equal: True",
+    "05_variants.py": "4 variants, all checked",
     "demo.py": "All well.",
 }
 
@@ -37,6 +40,13 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(p.name for p in FOLDER.glob("*.py")))
 def test_example_is_short(name: str) -> None:
     assert len((FOLDER / name).read_text("utf-8").splitlines()) <= 80
+
+
+def test_every_variant_is_short_and_names_itself() -> None:
+    for path in (FOLDER / "variants").iterdir():
+        assert len(path.read_text("utf-8").splitlines()) < 25
+        assert smac.load(path).name == path.stem
+        assert smac.load(path).about
 
 
 def test_the_text_is_plain_and_long_enough() -> None:

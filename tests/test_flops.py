@@ -16,7 +16,7 @@ from smac.lower import forward as lower_forward
 from smac.parse import load
 from smac.plan import Plan, make
 from smac.runtime.module import load as load_module
-from tests.drawn import SPECS, draw, floats
+from tests.drawn import BY_FFT, CHUNKED, SPECS, draw, floats
 
 WAYS = ("chunked", "linear", "quadratic")
 #: Sizes as in attention with a group for each two heads; T leaves a short chunk behind.
@@ -54,8 +54,8 @@ def test_every_spec(name: str, order: str, backward: bool) -> None:
     try:
         plan = planned(spec, order, backward, chunk)
     except PlanError as e:
-        assert name == "toeplitz"
-        assert order == "chunked"
+        assert name not in CHUNKED
+        assert order == "chunked" or name not in BY_FFT
         assert "needs generators" in str(e)  # noqa: PT017 (one cell of the grid cannot be)
         return
     assert plan.order == order

@@ -197,13 +197,13 @@ def test_factors_of_one_lane_go_into_operands_where_an_order_goes_by_lanes() -> 
     assert values(by_entry)["Q"] == "q / sqrt(size(N))  B T H N"
 
 
-def test_a_sum_with_factors_under_a_channel_is_refused() -> None:
-    text = str(smac.load("gla")).replace('L = "', 'L = "causal() + 2 * ')
+def test_a_factor_of_each_value_is_refused() -> None:
+    text = str(smac.load("gla")).replace('L = "', 'L = "row(g) * ').replace(
+        "TSN->TP", "TSP->TP").replace('g = "B T H N"', 'g = "B T H P"')  # fmt: skip
     with pytest.raises(PlanError) as e:
         forward(plan(text, "chunked"))
     assert str(e.value) == (
-        "a sum of masks with a channel axis takes no row, column or scale factors in the linear "
-        "and chunked orders; use order='quadratic'")
+        "gla: order='chunked' takes factors of rows and columns without P, found 'g'")
 
 
 def test_walks_come_from_the_plan() -> None:

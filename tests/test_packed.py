@@ -88,7 +88,10 @@ def agree(op: smac.Op, x: dict[str, Tensor], ends: tuple[int, ...], state: bool)
         close(*(torch.zeros_like(leaf) if p is None else p for p in (a, b)))
 
 
-CELLS = [(n, o) for n in SPECS for o in ("quadratic", "chunked", "linear")
+#: Those whose masks tell one sequence from the next: they read no positions, nor T.
+PACKED = tuple(n for n in SPECS if n not in ("cosformer", "gamma_memory", "global_filter",
+                                             "log_linear", "prefix_lm", "xpos"))
+CELLS = [(n, o) for n in PACKED for o in ("quadratic", "chunked", "linear")
          if n in STATEFUL or o == "quadratic"]  # fmt: skip
 
 

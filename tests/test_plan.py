@@ -71,6 +71,48 @@ def test_a_forced_order_names_the_missing_law(order: str) -> None:
         assert "by fft: FFT order is not on target triton yet" in str(e.value)
 
 
+def masked(L: str, target: str, order: str) -> Plan:
+    text = str(load("retnet")).replace('L = "decay(gamma)"', f'L = "{L}"')
+    device = "cpu" if target == "torch" else "h100"
+    return make(load(text), sizes={}, dtype="float32", device=device,
+                target=target, order=order)  # fmt: skip
+
+
+def test_late_lanes_are_for_torch() -> None:
+    assert masked("strict(decay(gamma))", "torch", "chunked").order == "chunked"
+    with pytest.raises(PlanError) as e:
+        masked("strict(decay(gamma))", "triton", "linear")
+    assert "takes no late lanes on target triton so far (strict, shift, what is" in str(e.value)
+
+
+@pytest.mark.parametrize(("L", "target", "T", "dtype", "why"), [
+    ("lag() * decay(gamma)", "torch", 2048, "float32",
+     "takes no powers of positions in float32 on target torch: its states have no digits to spare"),
+    ("lag() * decay(gamma)", "triton", 2048, "bfloat16",
+     "takes no powers of positions in bfloat16 on target triton: its states have no digits to "),
+    ("lag() * decay(gamma)", "torch", 2048, "bfloat16", None),
+    ("lag() * decay(gamma)", "torch", 2**14, "bfloat16", "loses 15 bits at T = 16384, where its"),
+    ("lag() * lag() * decay(gamma)", "torch", 2**40, "float64", "loses 82 bits"),
+    ("lag() * lag() * decay(gamma)", "torch", 2**20, "float64", None),
+    ("wave(gamma) * causal()", "triton", 1000, "float32", None),
+    ("wave(gamma) * causal()", "triton", 1024, "float32", "loses 11 bits at T = 1024"),
+    ("wave(gamma / (2 * size(T) + 1)) * causal()", "torch", 2**20, "float32", None),
+    ("prefix(7) * decay(gamma)", "torch", 2**40, "float32", None),
+])  # fmt: skip
+def test_lanes_that_read_positions_keep_enough_digits(
+    L: str, target: str, T: int, dtype: str, why: str | None
+) -> None:
+    text = str(load("retnet")).replace('L = "decay(gamma)"', f'L = "{L}"')
+    asked = {"sizes": {"T": T}, "dtype": dtype, "target": target, "order": "chunked",
+             "device": "cpu" if target == "torch" else "h100"}  # fmt: skip
+    if why is None:
+        assert make(load(text), **asked).order == "chunked"  # type: ignore[arg-type]
+        return
+    with pytest.raises(PlanError) as e:
+        make(load(text), **asked)  # type: ignore[arg-type]
+    assert why in str(e.value)
+
+
 def test_fft_needs_a_symbol() -> None:
     with pytest.raises(PlanError, match=r"FFT needs a symbol: mask 'decay.gamma.' has none"):
         plan("retnet", schedule="fft", target="torch", order="linear")

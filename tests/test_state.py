@@ -14,7 +14,7 @@ from smac.runtime.state import State
 
 #: Fields of each spec's State, and the shape of S at B=2, H=4, N=3, P=2.
 FIELDS = {"linear_attention": ("S", "z"), "packed_ssd": ("S", "last")}
-SHAPES = {"multiscale": (2, 4, 2, 3, 2)}
+SHAPES = dict.fromkeys(("mamba3", "multiscale", "rwkv6", "semiseparable2"), (2, 4, 2, 3, 2))
 
 
 def parts(state: State) -> dict[str, Any]:

@@ -49,7 +49,8 @@ BROKEN: dict[str, Callable[[], Program]] = {
     "scan of unknown 'who'": lambda: replace(
         SOUND, steps=(Scan("starts.ids", "starts", "who"), *SOUND.steps[1:])),
     K + "kind 'wavy'": lambda: with_kernel(kind="wavy"),
-    K + "walk Walk(chunk=0, segment=1, reverse=False)": lambda: with_kernel(walk=Walk(0, 1)),
+    K + "walk Walk(chunk=0, segment=1, reverse=False, mirrored=False)": lambda: with_kernel(
+        walk=Walk(0, 1)),
     K + "tiles without an entry": lambda: with_kernel(kind="tiles"),
     K + "value 'Q' reads unknown ['w']": lambda: with_kernel(
         values=(replace(KERNEL.values[0], expr=Name("w")), *KERNEL.values[1:])),

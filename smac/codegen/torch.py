@@ -75,7 +75,9 @@ def _function(p: Program) -> Function:
     results = [b for b in p.buffers if b.role in ("output", "gradient")]
     final = [b for b in p.buffers if b.role == "state" and b not in states]
     steps = tuple(_step(s, p, shapes) for s in p.steps)
-    made = [_allocation(b, shapes, p) for b in results]
+    stored = {s.buffer for k in p.steps if isinstance(k, Kernel) for s in k.stores}
+    between = [b for b in p.buffers if b.role == "scratch" and b.name in stored]
+    made = [_allocation(b, shapes, p) for b in (*results, *between)]
     returned = _tuple([_result(b, p) for b in results] + [python(b) for b in final])
     cuts = packing(p)
     text = "\n".join((*cuts, *made, *steps, returned))
@@ -114,7 +116,7 @@ def _allocation(b: Buffer, shapes: Shapes, p: Program) -> str:
         return f"{python(b)} = torch.empty({sizes}dtype=operand, device=device)".replace(
             "empty(dtype", "empty((), dtype"
         )
-    if written_once(p, b):
+    if b.role == "scratch" or written_once(p, b):
         return f"{python(b)} = torch.empty({sizes}dtype=acc, device=device)"
     return f"{python(b)} = torch.zeros({sizes}dtype=acc, device=device)".replace(
         "zeros(dtype", "zeros((), dtype"

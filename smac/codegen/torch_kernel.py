@@ -21,7 +21,7 @@ class KernelContext:
         k = replace(k, values=tuple(self._widened(v, k) for v in k.values))
         self.ir, self.program, self.shapes = k, p, shapes
         self.name, self.chunk, self.segment = k.name, k.walk.chunk, k.walk.segment
-        self.channel = k.channel
+        self.channel, self.mirrored = k.channel, k.walk.mirrored
         self.by_name = {v.name: v for v in k.values}
         self.batch = p.batch
         self.letters = Letters(self.batch, k.group)
@@ -30,6 +30,8 @@ class KernelContext:
         self.cut = p.packed and k.kind == "chunked"
         #: The tokens in flight, as they are loaded and as they are stored.
         self.rows = ("at", "put") if self.cut else ("t0:t1", "t0:t1")
+        if self.mirrored:
+            self.rows = ("n_T - t1 : n_T - t0", "n_T - t1 : n_T - t0")
         self.once: list[str] = []
         self.loaded: set[str] = set()
         self.sums: dict[str, Code] = {}
@@ -67,7 +69,9 @@ class KernelContext:
         cast = "" if b.dtype == "int" else ".to(acc)"
         along = "T" in b.axes and not whole
         local = f"t_{name.replace('.', '_')}"
-        code = f"{python(b)}{slices(b.axes, self.rows[0])}{cast}" if along else f"{python(b)}{cast}"
+        code = f"{python(b)}{cast}"
+        if along:
+            code = f"{python(b)}{slices(b.axes, self.rows[0])}{self.turned(b.axes)}{cast}"
         self.scope.define(name, local, b.axes)
         if not along:
             self.once.append(f"{local} = {code}")
@@ -80,6 +84,8 @@ class KernelContext:
             return []
         along = axis == "T" and not whole
         ends = "t0, t1" if along else f"n_{axis}"
+        if along and self.mirrored:
+            ends = "n_T - 1 - t0, n_T - 1 - t1, -1"
         self.scope.define(key, f"t_{key}", (axis,))
         line = f"t_{key} = torch.arange({ends}, dtype=acc, device=device)"
         if not along:
@@ -187,7 +193,9 @@ class KernelContext:
         lines += self.scope.take_lines()
         along = "T" in b.axes and not whole
         target = python(b) + (slices(b.axes, self.rows[1]) if along else "[...]")
-        text = bare(self.scope.align(code, b.axes))
+        text = self.scope.align(code, b.axes)
+        text = text + self.turned(b.axes) if along and code.axes and "T" in code.axes else text
+        text = bare(text)
         adds = b.role == "gradient" and not written_once(self.program, b)
         if self.cut and b.role == "output":  # an index by a tensor does not convert by itself
             text = f"{closed(text)}.to(operand)"
@@ -204,6 +212,10 @@ class KernelContext:
             lines = ["Z = Y[..., n_P:]", "Y = Y[..., :n_P]"]
             self.scope.define("Z", "Z", axes)
         return lines
+
+    def turned(self, axes: tuple[str, ...]) -> str:
+        """What brings tokens between the walk's order and memory's."""
+        return f".flip({axes.index('T') - len(axes)})" if self.mirrored else ""
 
 
 def slices(axes: tuple[str, ...], rows: str) -> str:

@@ -34,6 +34,7 @@ class LaneTiles:
     tile: str
     read: Factor | None
     write: Factor | None
+    late: bool
     grads: LaneGrad | None
 
     @property
@@ -124,14 +125,15 @@ class SweepContext(KernelContext):
         if parts:
             rows = self.letters.union(*(x for _, x in parts), order=self.tall)
             rows = rows if "i" in rows else _put_row(rows)
-            texts = [self._along(v, x, rows) for v, x in parts]
+            texts = [self._along(v, x, rows) if x or len(parts) == 1 else v.name for v, x in parts]
             rows, code = self._decays(lane.decay, texts, rows)
         elif self.channel_letter:  # a channel's tiles want log decays, be they 0
             rows, code = "i" + self.channel_letter, "torch.zeros(C, 1, dtype=acc, device=device)"
         tile = _tile(rows.replace(self.channel_letter or "?", ""))
         chunk = rows.replace("i", "")
         return LaneTiles(
-            i, code, rows, chunk, tile, self._factor(lane.read), self._factor(lane.write), grads,
+            i, code, rows, chunk, tile, self._factor(lane.read), self._factor(lane.write),
+            lane.late, grads,
         )  # fmt: skip
 
     def _decays(self, decay: str | None, texts: list[str], rows: str) -> tuple[str, str]:
@@ -187,7 +189,7 @@ class SweepContext(KernelContext):
         at = want.index("i")
         sizes = ", ".join("C" if x == "i" else "-1" for x in want)
         index = ", ".join("None" if x == "i" else ":" for x in want[: at + 1])
-        wide = view(text, have, want.replace("i", ""))
+        wide = view(text, have, want.replace("i", ""), whole=True)
         return f"{wide}[{index}].expand({sizes})"
 
     def _factor(self, name: str | None) -> Factor | None:

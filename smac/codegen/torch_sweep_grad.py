@@ -28,7 +28,8 @@ class SweepGradContext(SweepContext):
         c, b = self._times(lane.read, "c", i, full), self._times(lane.write, "b", i, full, True)
         if g.decay:
             both = f"(W{c}{b})" if c or b else "W"
-            lines.append(f"da{i} = _segments_grad({reduce(both, full, lane.tile)})")
+            text = reduce(both, full, lane.tile)
+            lines.append(f"da{i} = _segments_grad({_up(lane, text, -2)})")
         if g.read and lane.read:
             lines.append(f"dc{i} = {reduce(f'(W{b})' if b else 'W', full, lane.read.letters)}")
         if g.write and lane.write:
@@ -78,20 +79,22 @@ class SweepGradContext(SweepContext):
         kept = self.y.replace("p", "n")
         p, r = (view(f"{x}{i}", lane.rows, kept) for x in "pr")
         wide_r = view(f"r{i}", lane.rows, self.wide_k)
+        c, b = self._times(lane.read, "c", i, kept), self._times(lane.write, "b", i, kept)
+        wide_b = self._times(lane.write, "b", i, self.wide_k)
         lines = [
             f"dQl = torch.einsum({contract(self.dy, self.state, kept)}, dY, Sin{i}) * {p}"
             f"  # {kept}",
             f"dKl = torch.einsum({contract(self.v, self.state, kept)}, V, G) * {r}  # {kept}",
-            f"dQ = dQ + {reduce('dQl', kept, self.q)}",
-            f"dK = dK + {reduce('dKl', kept, self.k)}",
+            f"dQ = dQ + {reduce(f'(dQl{c})' if c else 'dQl', kept, self.q)}",
+            f"dK = dK + {reduce(f'(dKl{b})' if b else 'dKl', kept, self.k)}",
             f"dV = dV + torch.einsum({contract(self.wide_k, self.state, self.v)}, "
-            f"{view('K', self.k, self.wide_k)} * {wide_r}, G)",
+            f"{view('K', self.k, self.wide_k)} * {wide_r}{wide_b}, G)",
         ]
         if g is None:
             return lines
         rows, columns = view("Q", self.q, kept), view("K", self.k, kept)
         lines += [f"row = {rows} * dQl", f"col = {columns} * dKl"]
-        return lines + self._sums(lane, kept, "p", "", "")
+        return lines + self._sums(lane, kept, "p", c, b)
 
     def _sums(self, lane: LaneTiles, kept: str, gone: str, c: str, b: str) -> list[str]:
         """Gradients of a lane's values from rows, columns and whole states."""
@@ -102,7 +105,8 @@ class SweepGradContext(SweepContext):
             dims = tuple(self.state.index(x) for x in gone)
             left = "".join(x for x in self.state if x not in gone)
             through = f"(Sin{i} * G * x{i}).sum({dims if len(dims) > 1 else dims[0]})"
-            total = f"_from(row{c}, {at}) + _before(col{b}, {at}) + {view(through, left, kept)}"
+            after = f"_from({_up(lane, f'row{c}', at)}, {at})"
+            total = f"{after} + _before(col{b}, {at}) + {view(through, left, kept)}"
             lines.append(f"da{i} = da{i} + {reduce(f'({total})', kept, lane.rows)}")
         if g.read and lane.read:
             lines.append(f"dc{i} = dc{i} + {reduce('row', kept, lane.read.letters)}")
@@ -147,3 +151,8 @@ class SweepGradContext(SweepContext):
             lines.append(f"{local} = {self.flat(local, axes)}")
             self.scope.define(out, local, axes)
         return lines
+
+
+def _up(lane: LaneTiles, text: str, dim: int) -> str:
+    """Rows of a late lane at the decays that they have seen: those of the row before."""
+    return f"_up({text}, {dim})" if lane.late else text

@@ -12,7 +12,7 @@ from smac.codegen.letters import contract, reduce, view
 from smac.codegen.print_torch import Code, Scope
 from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes
-from smac.expr import At, Between, Expr, Pos, Size, names, walk
+from smac.expr import At, Between, Call, Expr, Pos, Size, names, walk
 from smac.ir import Gather, Kernel, Program
 from smac.masks.band import form
 from smac.masks.base import Support
@@ -339,8 +339,10 @@ class FftContext(TilesContext):
 
     @property
     def shift(self) -> str:
-        """ "0" when lag 0 comes first, else it is in the middle."""
+        """ "0" when lag 0 comes first, "mod" when lags wrap around, else it is in the middle."""
         assert isinstance(self.ir.entry, At)
+        if any(isinstance(e, Call) and e.fn == "mod" for e in walk(self.ir.entry)):
+            return "mod"
         return "T" if any(isinstance(e, Size) for e in walk(self.ir.entry)) else "0"
 
     def symbol_grad(self) -> list[str]:

@@ -115,6 +115,7 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     found = [(by_side[c.name], "column" if c.reverse else "row")
              for c in k.carries if c.name in by_side]  # fmt: skip
     if grad is not None:
+        d.constants["EXACT"] = "op.itemsize >= 4"
         lane = lane_of(k)
         found.append((grad, "decay"))
         x["log"] = f"({d.number(str(lane.decay), late, 2)} + tl.zeros([C, BC], ACC))"

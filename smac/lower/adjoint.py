@@ -36,21 +36,31 @@ class Backward:
 
 def together(order: Order) -> Backward:
     """One reverse walk that reads everything; states are saved by a forward walk before it."""
+    dy = cotangent(order.parts)
+    again = needs_y(dy) or stores_need_y(order.parts)
+    return reversed_walk(order, dy, (READ_Y,) if again else (), input_stores(order))
+
+
+def reversed_walk(order: Order, dy: Value, reads: tuple[Read, ...], stores: tuple[Store, ...],
+                  side: str = "") -> Backward:  # fmt: skip
+    """`together` under a given dY: `reads` beside the gradients', `stores` of what is read, and
+    `side` in the names of kernels where a mask has two."""
     p = order.parts
-    dy = cotangent(p)
-    reads = (*((READ_Y,) if needs_y(dy) or stores_need_y(p) else ()), READ_DQ, READ_DK, READ_DV)
     kv, qg = carries_of(p)
     steps: list[Step] = []
     scratch: tuple[Buffer, ...] = ()
+    of_side = f"_{side}" if side else ""
     if order.stateful:
-        steps.append(order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)))
-        scratch = (saved_states(p, "saved.KV"),)
+        saved = f"saved.KV{of_side}"
+        steps.append(order.kernel(f"states{of_side}", (p.k, p.v), (replace(kv, saves=saved),)))
+        scratch = (saved_states(p, saved),)
         # Of packed sequences several may begin behind the state that is restored.
-        kv = replace(kv, initial=kv.initial if p.packed else None, restores="saved.KV")
+        kv = replace(kv, initial=kv.initial if p.packed else None, restores=saved)
     main = order.kernel(
-        "backward", (p.q, p.k, p.v, dy), (kv, qg), reads, mask_grads=True, reverse=order.stateful
-    )
-    steps.append(replace(main, stores=input_stores(order)))
+        f"backward{of_side}", (p.q, p.k, p.v, dy), (kv, qg),
+        (*reads, READ_DQ, READ_DK, READ_DV), mask_grads=True, reverse=order.stateful,
+    )  # fmt: skip
+    steps.append(replace(main, stores=stores))
     return Backward(tuple(steps), scratch)
 
 

@@ -12,7 +12,8 @@ from smac.plan.types import Candidate
 
 def chunked(p: Parts, chosen: Candidate, kind: str = "chunked") -> Order:
     """Chunks of `chosen.chunk` tokens, swept with states of the mask's lanes."""
+    walk = Walk(chosen.chunk, chosen.segment, mirrored=p.mirrored)
     return Order(
-        p, kind, Walk(chosen.chunk, chosen.segment), p.lane_values, stateful=True,
+        p, kind, walk, p.lane_values, stateful=True,
         lane_grads=lane_gradients(p), finish=lambda k: replace(k, lanes=p.lanes),
     )  # fmt: skip

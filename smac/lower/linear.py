@@ -13,6 +13,7 @@ from smac.ir import Gather, Walk
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.values import Parts
+from smac.masks.base import MIDDLE, WRAPS
 from smac.plan.types import Candidate
 
 
@@ -30,10 +31,10 @@ def _convolution(p: Parts, chosen: Candidate) -> Order:
     assert known is not None  # the planner asked for the law
     assert p.symbol is not None
     lag: Expr = call("sub", T_POS, S_POS)
-    if known[1] == -1:
+    if known[1] == MIDDLE:
         lag = call("add", lag, call("sub", Size("T"), Num(1)))
-    elif known[1]:
-        lag = call("add", lag, Num(known[1]))
+    elif known[1] == WRAPS:
+        lag = call("mod", lag, Size("T"))
     entry, support = At(Name(p.symbol.name), (lag,)), p.mask.support()
     gather = Gather(f"d.{p.symbol.name}", "lag", p.symbol.name, Num(1), (lag,))
     return Order(

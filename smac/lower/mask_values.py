@@ -9,10 +9,10 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from smac.derive import simplify
-from smac.errors import PlanError
 from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
 from smac.ir import Gather, LaneIR, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
+from smac.masks.lanes import turned
 from smac.plan.types import Request
 from smac.spec import Spec
 
@@ -120,15 +120,18 @@ def group_axis(spec: Spec, exprs: tuple[Expr, ...]) -> str | None:
 
 
 def lanes_of(
-    request: Request, axes: Axes, scans: Scans
+    request: Request, axes: Axes, scans: Scans, above: bool = False
 ) -> tuple[tuple[LaneIR, ...], tuple[Value, ...]]:
-    """Lanes with values in place of expressions; constants 0 and 1 stay None."""
+    """Lanes with values in place of expressions; constants 0 and 1 stay None. Those `above` the
+    diagonal come with rows and columns exchanged, as a walk backward in time meets them."""
     generators = request.mask.generators()
     if generators is None:
         return (), ()
+    own = turned(generators.above) if above else generators.lanes
     values: list[Value] = []
 
     def value(name: str, e: Expr, trivial: Expr) -> str | None:
+        e = scans.replace(e)
         if simplify(e) == trivial:
             return None
         values.append(Value(name, e, axes.of(e), "acc"))
@@ -142,10 +145,10 @@ def lanes_of(
             reset = f"reset{i}"
         return LaneIR(
             value(f"a{i}", x.log_decay, ZERO), reset,
-            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE),
+            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
         )  # fmt: skip
 
-    lanes = tuple(lane(i, x) for i, x in enumerate(generators.lanes))
+    lanes = tuple(lane(i, x) for i, x in enumerate(own))
     return lanes, tuple(values)
 
 
@@ -154,13 +157,8 @@ def folded(
 ) -> tuple[Value, Value, Value, Lanes, Values]:
     """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b.
 
-    Raises PlanError for several lanes with factors under a channel: no kernel has those."""
+    Several lanes keep theirs."""
     if len(lanes) != 1:
-        if axes.spec.contraction.channel and any(x.read or x.write for x in lanes):
-            raise PlanError(
-                "a sum of masks with a channel axis takes no row, column or scale factors in the "
-                "linear and chunked orders; use order='quadratic'"
-            )
         return q, k, v, lanes, values
     (lane,) = lanes
     by_name = {x.name: x for x in values}

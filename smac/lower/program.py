@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from smac.expr import names
 from smac.ir import Buffer, Carry, Kernel, Program, Scan, Step
+from smac.lower import two_sided
 from smac.lower.adjoint import (
     READ_Y,
     Backward,
@@ -23,6 +24,7 @@ from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
 from smac.lower.quadratic import quadratic
+from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
 from smac.plan.types import Plan
 from smac.verify import verify
@@ -32,6 +34,10 @@ ORDERS = {"quadratic": quadratic, "linear": linear, "chunked": chunked}
 
 def forward(plan: Plan) -> Program:
     """Outputs (and the final state) from inputs (and the initial state)."""
+    if (sides := _sides(plan)) is not None:
+        p = sides.parts
+        made, scratch = two_sided.forward(sides)
+        return _program("forward", p, (*input_buffers(p), *_outputs(p), *scratch), made)
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
@@ -39,7 +45,7 @@ def forward(plan: Plan) -> Program:
     carry = Carry("KV", "K", "V", initial="state.S0" if p.state else None,
                   final="state.ST" if p.state else None)  # fmt: skip
     steps: tuple[Step, ...] = ()
-    scratch: tuple[Buffer, ...] = ()
+    scratch = ()
     if p.reads_z and plan.request.target == "triton":
         raw, scratch = raw_output(order)
         steps = (
@@ -59,9 +65,12 @@ def forward(plan: Plan) -> Program:
 
 def backward(plan: Plan) -> Program:
     """Gradients of the float inputs (and of the initial state) from those of the outputs."""
-    p = parts(plan.request, _by_lanes(plan))
-    order: Order = ORDERS[plan.order](p, plan.chosen)
-    made = (by_channel if _by_channel(plan, p) else _spread(plan))(order)
+    if (sides := _sides(plan)) is not None:
+        p, made = sides.parts, two_sided.backward(sides)
+    else:
+        p = parts(plan.request, _by_lanes(plan))
+        order: Order = ORDERS[plan.order](p, plan.chosen)
+        made = (by_channel if _by_channel(plan, p) else _spread(plan))(order)
     cotangents = tuple(
         Buffer(f"d.{n}", output_axes(p, e), "operand", "cotangent", n) for n, e in p.spec.output
     )
@@ -81,6 +90,18 @@ def _spread(plan: Plan) -> Callable[[Order], Backward]:
     if plan.chosen.schedule == "chunks":
         return parallel
     return apart if plan.request.target == "triton" else together
+
+
+def _sides(plan: Plan) -> Sides | None:
+    """The two orders of a mask with lanes above its diagonal; None where one order is all."""
+    generators = plan.request.mask.generators()
+    if not _by_lanes(plan) or generators is None or not generators.above:
+        return None
+
+    def order(above: bool) -> Order:
+        return ORDERS[plan.order](parts(plan.request, above=above), plan.chosen)
+
+    return Sides(order(False) if generators.lanes else None, order(True))
 
 
 def _by_channel(plan: Plan, p: Parts) -> bool:

@@ -33,7 +33,8 @@ class Parts:
     """A request in pieces: see the fields' types in ir.py.
 
     `lane_values` are the decays, reads and writes of `lanes`; `bases` the values under the nodes of
-    `entry`; `channel` and `group` as in `ir.Kernel`; `y_axes` the axes of Y.
+    `entry`; `channel` and `group` as in `ir.Kernel`; `y_axes` the axes of Y. `mirrored`: lanes are
+    those above the diagonal, for a walk backward in time.
     """
 
     spec: Spec
@@ -54,6 +55,7 @@ class Parts:
     reads_z: bool
     state: bool
     packed: bool
+    mirrored: bool
 
     @property
     def integers(self) -> frozenset[str]:
@@ -61,9 +63,10 @@ class Parts:
         return frozenset(s.source for s in self.scans)
 
 
-def parts(request: Request, by_lanes: bool = True) -> Parts:
+def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts:
     """The pieces of `request`. `by_lanes`: an order that goes by lanes, not by the entry, takes
-    their row and column factors into Q and K (the entry has them itself)."""
+    their row and column factors into Q and K (the entry has them itself). `above`: the lanes are
+    those above the diagonal, as they are backward in time."""
     spec, mask = request.spec, request.mask
     c = spec.contraction
     scans = Scans(spec)
@@ -77,7 +80,7 @@ def parts(request: Request, by_lanes: bool = True) -> Parts:
     v = Value("V", c.V, v_axes, "operand", ONE if reads_z else None)
     bases = Bases(axes)
     entry = bases.replace(entry)
-    lanes, lane_values = lanes_of(request, axes, scans)
+    lanes, lane_values = lanes_of(request, axes, scans, above)
     if by_lanes:
         q, k, v, lanes, lane_values = folded(axes, q, k, v, lanes, lane_values)
     symbol = mask.symbol()
@@ -91,7 +94,7 @@ def parts(request: Request, by_lanes: bool = True) -> Parts:
     return Parts(
         spec, mask, q, k, v, lanes, lane_values, entry, tuple(bases.values),
         gathers(mask, scans, bases), lags, tuple(scans.steps), c.channel, group,
-        y_axes, reads_z, request.state, request.packed,
+        y_axes, reads_z, request.state, request.packed, above,
     )  # fmt: skip
 
 

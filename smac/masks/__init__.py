@@ -2,20 +2,29 @@
 
 from smac.masks import (
     algebra,
+    approx,
     causal,
+    circulant,
     decay,
     dense,
     document,
     formula,
     fourier,
+    kron,
+    lag,
+    level,
+    ones,
+    prefix,
     semiseparable,
     toeplitz,
+    wave,
     window,
 )
 from smac.masks.base import Cotangent, Generators, Lane, Mask, Support
 from smac.masks.registry import build, register
 
 __all__ = [
-    "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "build", "causal", "decay",
-    "dense", "document", "formula", "fourier", "register", "semiseparable", "toeplitz", "window",
+    "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "approx", "build", "causal",
+    "circulant", "decay", "dense", "document", "formula", "fourier", "kron", "lag", "level", "ones",
+    "prefix", "register", "semiseparable", "toeplitz", "wave", "window",
 ]  # fmt: skip

@@ -3,30 +3,20 @@
 Ranks add under +, multiply under entrywise *, and every combination keeps `entry`, so that its
 adjoint follows. No combination asks which family it holds, only for its laws.
 
-Non-goals: fast laws for strict, transpose and shift (they run quadratically), simplification.
+Non-goals: simplification of entries, lanes of masks shifted along s.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from smac.expr import ONE, S_POS, T_POS, Expr, Num, Size, call
+from smac.expr import ONE, S_POS, T_POS, Expr, Size, call
 from smac.masks.band import at_positions, hull, meet
 from smac.masks.base import Lane, Mask, Support
+from smac.masks.lanes import FORGETS, Lanes, diagonal, forgets, merged, product, strictly
 from smac.masks.make import add, at, keep, mul, sub
 from smac.masks.registry import register
-
-
-def below(mask: Mask) -> tuple[Lane, ...] | None:
-    """Lanes of the mask on and below the diagonal, by whichever law states them."""
-    lanes = mask.lanes()
-    if lanes is None and type(mask).generators is not Mask.generators:
-        known = mask.generators()
-        return None if known is None else known.lanes
-    return lanes
-
 
 #: Beyond this rank no finite state is worth its memory (and products of sums grow without bound).
 MAX_RANK = 64
@@ -36,13 +26,11 @@ def _blame(*masks: Mask) -> str:
     """Which operand has no lanes, and why."""
     ranks = []
     for m in masks:
-        lanes = below(m)
-        if lanes is None:
+        lanes = m.lanes()
+        if lanes is None or m.above() is None:
             return f"'{m}': {m.why_no_generators()}"
         ranks.append(len(lanes))
-    if max(sum(ranks), math.prod(ranks)) > MAX_RANK:
-        return f"a rank above {MAX_RANK}"
-    return "it is nonzero above the diagonal; multiply it by causal()"
+    return f"a rank above {MAX_RANK}"
 
 
 @register("add")
@@ -59,11 +47,11 @@ class Sum(Mask):
     def support(self) -> Support:
         return hull(self.A.support(), self.B.support())
 
-    def lanes(self) -> tuple[Lane, ...] | None:
-        a, b = below(self.A), below(self.B)
-        if a is None or b is None or len(a) + len(b) > MAX_RANK:
-            return None
-        return _merged((*a, *b))
+    def lanes(self) -> Lanes | None:
+        return _sum(self.A.lanes(), self.B.lanes())
+
+    def above(self) -> Lanes | None:
+        return _sum(self.A.above(), self.B.above())
 
     def symbol(self) -> tuple[Expr, int] | None:
         a, b = self.A.symbol(), self.B.symbol()
@@ -90,11 +78,13 @@ class Product(Mask):
     def support(self) -> Support:
         return meet(self.A.support(), self.B.support())
 
-    def lanes(self) -> tuple[Lane, ...] | None:
-        a, b = below(self.A), below(self.B)
-        if a is None or b is None or len(a) * len(b) > MAX_RANK:
-            return None
-        return _merged(_both(x, y) for x in a for y in b)
+    def lanes(self) -> Lanes | None:
+        return _product(self.A.lanes(), self.B.lanes())
+
+    def above(self) -> Lanes | None:
+        if self.support().lower:
+            return ()
+        return _product(self.A.above(), self.B.above())
 
     def symbol(self) -> tuple[Expr, int] | None:
         a, b = self.A.symbol(), self.B.symbol()
@@ -121,9 +111,11 @@ class Scale(Mask):
     def support(self) -> Support:
         return self.A.support()
 
-    def lanes(self) -> tuple[Lane, ...] | None:
-        lanes = below(self.A)
-        return lanes and tuple(replace(x, read=mul(self.c, x.read)) for x in lanes)
+    def lanes(self) -> Lanes | None:
+        return _reads(self.c, self.A.lanes())
+
+    def above(self) -> Lanes | None:
+        return _reads(self.c, self.A.above())
 
     def symbol(self) -> tuple[Expr, int] | None:
         known = self.A.symbol()
@@ -150,9 +142,11 @@ class Rows(Mask):
     def support(self) -> Support:
         return self.A.support()
 
-    def lanes(self) -> tuple[Lane, ...] | None:
-        lanes = below(self.A)
-        return lanes and tuple(replace(y, read=mul(self.x, y.read)) for y in lanes)
+    def lanes(self) -> Lanes | None:
+        return _reads(self.x, self.A.lanes())
+
+    def above(self) -> Lanes | None:
+        return _writes(self.x, self.A.above())
 
     def transpose(self) -> Mask:
         return Columns(self.x, self.A.transpose())
@@ -175,9 +169,11 @@ class Columns(Mask):
     def support(self) -> Support:
         return self.A.support()
 
-    def lanes(self) -> tuple[Lane, ...] | None:
-        lanes = below(self.A)
-        return lanes and tuple(replace(y, write=mul(self.x, y.write)) for y in lanes)
+    def lanes(self) -> Lanes | None:
+        return _writes(self.x, self.A.lanes())
+
+    def above(self) -> Lanes | None:
+        return _reads(self.x, self.A.above())
 
     def transpose(self) -> Mask:
         return Rows(self.x, self.A.transpose())
@@ -196,8 +192,8 @@ class Diagonal(Mask):
     def entry(self) -> Expr:
         return keep(call("eq", T_POS, S_POS), at(self.u, T_POS))
 
-    def lanes(self) -> tuple[Lane, ...]:
-        return (Lane(Num(float("-inf")), read=self.u),)
+    def lanes(self) -> Lanes:
+        return (Lane(FORGETS, read=self.u),)
 
     def transpose(self) -> Mask:
         return self
@@ -221,11 +217,18 @@ class Strict(Mask):
             return meet(where, Support(1, None))
         return meet(where, Support(None, -1)) if where.upper else where
 
+    def lanes(self) -> Lanes | None:
+        lanes = self.A.lanes()
+        return None if lanes is None else strictly(lanes)
+
+    def above(self) -> Lanes | None:
+        return self.A.above()
+
     def transpose(self) -> Mask:
         return Strict(self.A.transpose())
 
     def why_no_generators(self) -> str:
-        return "not derived for strict masks"
+        return _blame(self.A)
 
 
 @register("transpose")
@@ -249,11 +252,17 @@ class Transposed(Mask):
         return Support(None if where.hi is None else -where.hi,
                        None if where.lo is None else -where.lo)  # fmt: skip
 
+    def lanes(self) -> Lanes | None:
+        return _sum(self.A.above(), _through(diagonal, self.A.lanes()))
+
+    def above(self) -> Lanes | None:
+        return _through(strictly, self.A.lanes())
+
     def transpose(self) -> Mask:
         return self.A
 
     def why_no_generators(self) -> str:
-        return "it is the transpose of a mask that may be nonzero below the diagonal"
+        return _blame(self.A)
 
 
 @register("shift")
@@ -281,27 +290,47 @@ class Shift(Mask):
         return Support(None if where.lo is None else where.lo + 1,
                        None if where.hi is None else where.hi + 1)  # fmt: skip
 
+    def lanes(self) -> Lanes | None:
+        """Down a row: each row reads what the one before it would, before the token is added."""
+        lanes = self.A.lanes() if self.axis == "t" and self.A.support().lower else None
+        if lanes is None or any(x.late or x.read != ONE for x in map(_by_column, lanes)):
+            return None
+        return tuple(replace(_by_column(x), late=True) for x in lanes)
+
     def why_no_generators(self) -> str:
-        return "not derived for shifted masks"
+        if self.axis == "s":
+            return "a column's decays would have to be those of the token behind it"
+        if not self.A.support().lower:
+            return "it is nonzero above the diagonal"
+        if self.A.lanes() is None:
+            return _blame(self.A)
+        return "its rows have factors of their own, which the row below does not know"
 
 
-def _both(x: Lane, y: Lane) -> Lane:
-    """The lane of the product of two lanes."""
-    resets = [r for r in (x.reset, y.reset) if r is not None]
-    reset = call("maximum", *resets) if len(set(resets)) == 2 else next(iter(resets), None)
-    return Lane(add(x.log_decay, y.log_decay), reset, mul(x.read, y.read), mul(x.write, y.write))
+def _by_column(x: Lane) -> Lane:
+    """A diagonal's factors at its columns, where it may as well have them."""
+    return replace(x, read=ONE, write=mul(x.read, x.write)) if forgets(x) and not x.late else x
 
 
-def _merged(lanes: Iterable[Lane]) -> tuple[Lane, ...]:
-    """Lanes that differ in `read` alone, or in `write` alone, made one: each costs a state."""
-    by_read: dict[Lane, Lane] = {}
-    for x in lanes:
-        key = replace(x, read=ONE)
-        same = by_read.get(key)
-        by_read[key] = x if same is None else replace(x, read=add(same.read, x.read))
-    by_write: dict[Lane, Lane] = {}
-    for x in by_read.values():
-        key = replace(x, write=ONE)
-        same = by_write.get(key)
-        by_write[key] = x if same is None else replace(x, write=add(same.write, x.write))
-    return tuple(by_write.values())
+def _through(f: Callable[[Lanes], Lanes], lanes: Lanes | None) -> Lanes | None:
+    return None if lanes is None else f(lanes)
+
+
+def _sum(a: Lanes | None, b: Lanes | None) -> Lanes | None:
+    if a is None or b is None or len(a) + len(b) > MAX_RANK:
+        return None
+    return merged((*a, *b))
+
+
+def _product(a: Lanes | None, b: Lanes | None) -> Lanes | None:
+    if a is None or b is None or len(a) * len(b) > MAX_RANK:
+        return None
+    return product(a, b)
+
+
+def _reads(x: Expr, lanes: Lanes | None) -> Lanes | None:
+    return lanes and tuple(replace(y, read=mul(x, y.read)) for y in lanes)
+
+
+def _writes(x: Expr, lanes: Lanes | None) -> Lanes | None:
+    return lanes and tuple(replace(y, write=mul(x, y.write)) for y in lanes)

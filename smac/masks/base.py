@@ -13,12 +13,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from smac.expr import ONE, Expr
+from smac.expr import ONE, ZERO, Expr
+from smac.locate import clip
 from smac.masks.band import Support as Support  # re-exported: laws speak of it
 from smac.masks.band import band, empty
 from smac.show import show_mask
 from smac.terms import MaskTerm
 
+#: What `symbol` says beside a shift of 0.
+MIDDLE, WRAPS = -1, -2
+#: Why a mask with lanes has no state to keep.
+ABOVE = "it is nonzero above the diagonal; multiply it by causal()"
 #: Multiply-adds of one padded real FFT convolution, per token and doubling of T.
 _FFT_COST = 5
 
@@ -32,24 +37,33 @@ class Lane:
     `reset` (a 0/1 expression with a T axis, or None) also cuts: nothing passes from t−1 to t where
     it is 1; it has no gradient, and at t = 0 it is asked too: it cuts the initial state off.
     `Call("starts", (ids,))` is such an expression: 1 where ids[t] differs from ids[t−1], and at 0.
+
+    A `late` lane reads before it decays and writes: decays and resets count over k = s+1 … t−1, and
+    t > s, so that the diagonal is 0. Backward in time it is the same lane with `read` and `write`
+    exchanged: what is strictly above a diagonal is a sum of late lanes, transposed.
     """
 
     log_decay: Expr
     reset: Expr | None = None
     read: Expr = ONE
     write: Expr = ONE
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Generators:
-    """L = Σ over lanes on and below the diagonal, 0 above: a finite state of rank len(lanes)."""
+    """L = Σ `lanes` on and below the diagonal, plus strictly above it (Σ `above`)ᵀ, all late.
+
+    With nothing above, `lanes` are a finite state that can be kept between calls.
+    """
 
     lanes: tuple[Lane, ...]
+    above: tuple[Lane, ...] = ()
 
     @property
     def rank(self) -> int:
-        """States of N × P that the linear order carries for a head."""
-        return len(self.lanes)
+        """States of N × P that the linear order carries for a head, in both directions."""
+        return len(self.lanes) + len(self.above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +104,36 @@ class Mask(ABC):
 
     def generators(self) -> Generators | None:
         """Rank-r generators, or None where no finite state exists or none is known."""
-        lanes = self.lanes() if self.support().lower else None
-        return None if lanes is None else Generators(lanes)
+        lanes, above = self.lanes(), self.above()
+        if lanes is None or above is None:
+            return None
+        return Generators(lanes if lanes or above else (Lane(ZERO, read=ZERO),), above)
 
     def lanes(self) -> tuple[Lane, ...] | None:
         """Lanes that sum to L on and below the diagonal, whatever is above it; None: unknown.
 
-        A mask states these rather than `generators` when it is not lower triangular itself but a
-        product with a lower one has a finite state, as a document mask.
+        A mask that is not lower triangular states these too: its product with one that is has a
+        finite state.
         """
-        return None
+        stated = self._stated()
+        return None if stated is None else stated.lanes
+
+    def above(self) -> tuple[Lane, ...] | None:
+        """Late lanes that sum to what is strictly above the diagonal, transposed; None: unknown."""
+        stated = self._stated()
+        if stated is not None:
+            return stated.above
+        return () if self.support().lower else None
+
+    def _stated(self) -> Generators | None:
+        """What a family says that states `generators` rather than lanes."""
+        return None if type(self).generators is Mask.generators else self.generators()
 
     def symbol(self) -> tuple[Expr, int] | None:
         """(h, shift) when L[t,s] = h[t − s + shift] reads a lag-axis expression; else None.
 
-        Shift 0: h[n] for n ≥ 0, L is 0 above the diagonal. `shift` −1 stands for "T − 1": lag 0 in
-        the middle (bidirectional)."""
+        Shift 0: h[n] for n ≥ 0, L is 0 above the diagonal. MIDDLE stands for "T − 1": lag 0 in the
+        middle (bidirectional). WRAPS for h[(t − s) mod T]."""
         return None
 
     def parameters(self) -> tuple[Expr, ...]:
@@ -148,24 +176,36 @@ class Mask(ABC):
         return max(count, 0)
 
     def missing(self, law: str) -> str | None:
-        """Why "generators", "symbol" or "adjoint" does not hold, for errors; None when it does."""
+        """Why a law does not hold, for errors; None when it does.
+
+        "generators", "symbol", "adjoint", or "state": generators of a mask with nothing above the
+        diagonal.
+        """
         if law == "adjoint":
             from smac.masks.adjoint import why_no_adjoint
 
             why = why_no_adjoint(self)
         elif law == "generators":
             why = self.why_no_generators() if self.generators() is None else None
+        elif law == "state":
+            why = self._why_no_state()
         elif law == "symbol":
             why = "its entries are not read from one lag axis" if self.symbol() is None else None
         else:
-            raise ValueError(f"unknown law '{law}'; expected generators, symbol or adjoint")
-        return None if why is None else f"mask '{self}' has no {law} ({why})"
+            raise ValueError(
+                f"unknown law '{law}'; expected generators, state, symbol or adjoint"
+            )
+        return None if why is None else f"mask '{clip(str(self), 200)}' has no {law} ({why})"
 
     def why_no_generators(self) -> str:
         """The reason, in a few words; asked only where `generators` is None."""
-        if self.lanes() is None:
-            return "no finite state"
-        return "it is nonzero above the diagonal; multiply it by causal()"
+        return "no finite state" if self.lanes() is None else ABOVE
+
+    def _why_no_state(self) -> str | None:
+        generators = self.generators()
+        if generators is None:
+            return self.why_no_generators()
+        return ABOVE if generators.above else None
 
     def term(self) -> MaskTerm:
         """The term of the mask language that means this mask."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from smac.expr import ONE, S_POS, T_POS, ZERO, Expr, call
 from smac.masks.base import Lane, Mask
+from smac.masks.lanes import strictly
 from smac.masks.make import at, keep
 from smac.masks.registry import register
 
@@ -27,6 +28,9 @@ class Document(Mask):
 
     def lanes(self) -> tuple[Lane, ...]:
         return (Lane(ZERO, reset=call("starts", self.ids)),)
+
+    def above(self) -> tuple[Lane, ...]:
+        return strictly(self.lanes())
 
     def transpose(self) -> Mask:
         return self

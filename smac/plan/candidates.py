@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from smac.expr import Call, Expr, Index, Size, children
+from smac.locate import clip
+from smac.masks.base import Lane
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
 from smac.plan.types import Request
+from smac.show import show
 
 #: Chunks that are tried, by target; rows of the quadratic order's blocks.
 CHUNKS = {"torch": (16, 32, 64, 128, 256), "triton": (16, 32, 64)}
@@ -67,24 +71,102 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
 
 def lacks_generators(r: Request) -> str | None:
     """The law that the chunked and linear orders miss, or None."""
-    if r.mask.generators() is not None:
+    generators = r.mask.generators()
+    if generators is None:
+        why = r.mask.why_no_generators()
+        return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
+    if r.state and (missing := r.mask.missing("state")):
+        return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
+    if r.packed and generators.above:
+        return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
+                "sequences apart there; use order='quadratic'")  # fmt: skip
+    return _factors_per_value(r) or _few_digits(r)
+
+
+def _factors_per_value(r: Request) -> str | None:
+    """Rows and columns of several values at once have no product to belong to."""
+    found = r.mask.generators()
+    if r.spec.contraction.channel != "P" or found is None:
         return None
-    return f"needs generators: mask '{r.mask}' has none ({r.mask.why_no_generators()})"
+    for e in (e for x in (*found.lanes, *found.above) for e in (x.read, x.write)):
+        if "P" in r.spec.axes_of(e):
+            return f"takes factors of rows and columns without P, found '{show(e)}'"
+    return None
+
+
+#: Bits that may be lost where lanes read positions, of those that the accumulator has.
+_SPARE = {"float64": 43, "float32": 10, "bfloat16": 14, "float16": 14}
+
+
+def _few_digits(r: Request) -> str | None:
+    """Lanes that read positions cancel, or turn by large angles: digits go as T grows."""
+    factors = [e for x in _lanes(r) for e in (x.read, x.write)]
+    powers = max((position_degree(e, turns=False) for e in factors), default=0)
+    exact = r.dtype == "float64" or (r.dtype != "float32" and r.target == "torch")
+    if powers and not exact:
+        return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
+                "no digits to spare; use order='quadratic'")  # fmt: skip
+    degree = max((position_degree(e) for e in factors), default=0)
+    lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.dtype]
+    if lost > spare:
+        return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "
+                f"{spare} may go in {r.dtype}; use order='quadratic'")  # fmt: skip
+    return None
+
+
+def position_degree(e: Expr, turns: bool = True) -> int:
+    """The power of the position that `e` grows with; `turns`: an angle's error counts as one."""
+    match e:
+        case Index("T"):
+            return 1
+        case Call("mul", args):
+            return sum(position_degree(a, turns) for a in args)
+        case Call("div", (a, b)):
+            return position_degree(a, turns) - _length_degree(b)
+        case Call("where", (_, *args)):
+            return max(position_degree(a, turns) for a in args)
+        case Call("sin" | "cos", (a,)):
+            return position_degree(a) if turns else 0
+        case Call("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "mod", _):
+            return 0
+        case _:
+            return max((position_degree(a, turns) for a in children(e)), default=0)
+
+
+def _length_degree(e: Expr) -> int:
+    """The power of T that a divisor grows with, as far as its form shows."""
+    match e:
+        case Size("T"):
+            return 1
+        case Call("mul", args):
+            return sum(_length_degree(a) for a in args)
+        case Call("add", args):
+            return max(_length_degree(a) for a in args)
+        case _:
+            return 0
 
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
-    """What the triton templates cannot do yet."""
+    """What the target's templates cannot do yet."""
     if r.target != "triton":
         return None
     most = 1 if x.channel else MOST_LANES[order]
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
+    if any(lane.late for lane in _lanes(r)):
+        return ("takes no late lanes on target triton so far (strict, shift, what is above a "
+                "diagonal); use target='torch'")  # fmt: skip
     widest = 256 if x.item == 2 else 128
     if order == "chunked" and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
+
+
+def _lanes(r: Request) -> tuple[Lane, ...]:
+    found = r.mask.generators()
+    return () if found is None else (*found.lanes, *found.above)
 
 
 def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:

@@ -136,6 +136,8 @@ class _Count:
         for read in reads:
             self._dot(read, x.all_heads * (2 if x.item == 2 else 1) * self.channel * self.other)
         self._dot(inside, n * x.all_heads * self.levels * self.C * self.channel)
+        if kind == "gradients" and x.item > 2:  # paths over each token, added up by themselves
+            self._dot("decays", x.all_heads * self.levels * self.C * self.channel)
         self._pass(kind, x.all_heads)
         states = x.batch * x.all_heads * self.pieces * self.channel * self.other * x.acc
         self.bytes["states"] += n * states

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from smac.certified import Fit, resolve
 from smac.errors import PlanError
 from smac.expr import names
 from smac.masks import build
@@ -42,7 +43,9 @@ def make(
     sizes, names and orders that cannot be, naming the law that a forced order misses.
     """
     row = device_row(device, table)
-    request = _request(spec, sizes, dtype, device, row, target, backward, state, absent, sequences)
+    unfitted = specialise(spec, frozenset(absent))
+    request, fits = _request(unfitted, sizes, dtype, device, row, target, backward, state,
+                             sequences)  # fmt: skip
     _check_choice("order", order, ("auto", *ORDERS))
     _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
     _check_chunk(chunk, order, schedule, request)
@@ -59,7 +62,7 @@ def make(
     best = found[0]
     judged = tuple(replace(c, verdict=verdict(c, best)) for c in found)
     illegal = tuple((w.label, w.reason) for w in every if w.reason is not None)
-    return Plan(request, judged[0], judged, illegal)
+    return Plan(request, judged[0], judged, illegal, fits, unfitted)
 
 
 def crossover(
@@ -87,16 +90,18 @@ def crossover(
 
 def _request(
     spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
-    backward: bool, state: bool, absent: frozenset[str], sequences: int,
-) -> Request:  # fmt: skip
-    """The request with spec specialised, mask built, sizes complete and target decided."""
+    backward: bool, state: bool, sequences: int,
+) -> tuple[Request, tuple[Fit, ...]]:  # fmt: skip
+    """The request of a specialised spec, with mask fitted and built, sizes complete and target
+    decided; and the fits."""
     _check_choice("dtype", dtype, tuple(ITEMSIZE))
     _check_choice("target", target, ("auto", *_TARGETS))
     if target == "auto":
         target = "triton" if row.kind == "gpu" else "torch"
-    special = specialise(spec, frozenset(absent))
-    mask = build(special.contraction.L, special)
-    done = complete_sizes(special, mask, sizes)
+    mask = build(spec.contraction.L, spec)
+    done = complete_sizes(spec, mask, sizes)
+    special, fits = resolve(spec, dict(done)["T"])
+    mask = build(special.contraction.L, special) if fits else mask
     request = Request(special, mask, done, dtype, device, target, backward, state, sequences)
     why = why_not_packed(request)
     if why is not None:
@@ -107,7 +112,7 @@ def _request(
     if special.contraction.channel == "P" and any("Z" in names(e) for _, e in special.output):
         raise PlanError(f"{spec.name}: Z with a mask per P: found a normaliser for each value "
                         "channel, expected one a head; take Z from a mask without P")  # fmt: skip
-    return request
+    return request, fits
 
 
 def _weigh(

@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from smac.plan.bands import entries
 from smac.plan.channel_work import channel_work
 from smac.plan.devices import Device
-from smac.plan.dots import dots, entries
+from smac.plan.dots import dots
 from smac.plan.shape import Shape
 from smac.plan.types import Candidate, Dot, Request
 
@@ -164,6 +165,8 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     space = (2 if back else 1) * (segment // C) * _chunk_bytes(x, C)
     if back:  # the states that enter each segment pass through memory
         space += pieces * x.batch * lanes * x.all_heads * x.n("QK") * x.p * x.acc
+    if x.above and (x.again or not back):  # Y of the side below waits for the other
+        space += x.acc * x.batch * x.T * x.all_heads * x.p
     own = _SEGMENT_OPS[back] + lanes * levels * _LEVEL_OPS[back]
     launches = pieces * own + lanes * chunks * _CHUNK_OPS[back]
     return Work(dots, 0, traffic, launches, space)

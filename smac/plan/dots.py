@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from smac.derive import simplify
 from smac.expr import ONE, ZERO, Expr, call
 from smac.masks.base import Lane
+from smac.masks.lanes import turned
+from smac.plan.bands import block_columns, entries
 from smac.plan.shape import Shape, shape_of
 from smac.plan.types import Dot, Request
 from smac.terms import MaskTerm
@@ -84,7 +86,7 @@ class LaneLetters:
 class Operands:
     """Letters of Q, K, V, the mask and Y, as the lowering lays them out; `sizes` by letter."""
 
-    def __init__(self, x: Shape, r: Request, by_lanes: bool) -> None:
+    def __init__(self, x: Shape, r: Request, lanes: tuple[Lane, ...]) -> None:
         spec, self.channel, self.again = r.spec, r.spec.contraction.channel, x.again
         self.spec, c = spec, spec.contraction
         carried = (a for e in (c.Q, c.K, c.V, *r.mask.parameters()) for a in spec.axes_of(e))
@@ -93,8 +95,7 @@ class Operands:
         self.heads = frozenset("gr" if self.group else "h")
         self.q, self.k, self.v = (self.letters(e) for e in (c.Q, c.K, c.V))
         self.v |= P if x.tail else NONE
-        lanes = self._lanes(r, by_lanes)
-        self.lanes = tuple(self._lane(lane) for lane in lanes)
+        self.lanes = tuple(self._lane(lane) for lane in self._folded(r, lanes))
         self.mask = self.letters(c.L) - C - I
         per_lane = frozenset().union(*(y.decay | y.read | y.write for y in self.lanes))
         everything = self.q | self.k | self.v | self.mask | per_lane
@@ -115,14 +116,11 @@ class Operands:
             out.add("g")
         return frozenset(out) | (C | I if "T" in axes else NONE)
 
-    def _lanes(self, r: Request, by_lanes: bool) -> tuple[Lane, ...]:
-        """The mask's lanes; a single one's factors belong to Q and K."""
-        generators = r.mask.generators() if by_lanes else None
-        if generators is None:
-            return ()
-        if len(generators.lanes) > 1:
-            return generators.lanes
-        (lane,) = generators.lanes
+    def _folded(self, r: Request, lanes: tuple[Lane, ...]) -> tuple[Lane, ...]:
+        """`lanes`; a single one's factors belong to Q and K."""
+        if len(lanes) != 1:
+            return lanes
+        (lane,) = lanes
         c = r.spec.contraction
         self.q = self.letters(call("mul", lane.read, c.Q))
         self.k = self.letters(call("mul", lane.write, c.K))
@@ -160,20 +158,28 @@ def dots(
         return ()
     x = shape_of(request) if x is None else x
     quadratic, back = order == "quadratic", request.backward
-    o = Operands(x, request, by_lanes=not quadratic)
     whole = request.target == "triton"
     if quadratic:
-        products = list((_tiles_backward if back else _tiles)(o))
+        o = Operands(x, request, ())
+        products = [(o, p) for p in (_tiles_backward if back else _tiles)(o)]
         pieces = _tile_sizes(x, chunk, whole)
     else:
-        products = list((_chunks_backward if back else _chunks)(o))
+        sides = _sides(request)
+        of_side = _chunks_backward if back else _chunks
+        products = [(o, p) for lanes in sides for o in [Operands(x, request, lanes)]
+                    for p in of_side(o, x.above)]  # fmt: skip
         pieces = _piece_sizes(x.T, chunk, segment, whole)
-    found = {p.name: 0 for p in products}
+    found = {p.name: 0 for _, p in products}
     for count, own in pieces:
-        size = o.size | own
-        for p in products:
-            found[p.name] += count * p.flops(size)
+        for o, p in products:
+            found[p.name] += count * p.flops(o.size | own)
     return tuple(Dot(name, n) for name, n in found.items())
+
+
+def _sides(r: Request) -> list[tuple[Lane, ...]]:
+    """Lanes of each sweep: those below the diagonal, and those above it."""
+    found = r.mask.generators()
+    return [] if found is None else [x for x in (found.lanes, turned(found.above)) if x]
 
 
 def _piece_sizes(T: int, chunk: int, segment: int, whole: bool) -> list[tuple[int, dict[str, int]]]:
@@ -189,7 +195,7 @@ def _piece_sizes(T: int, chunk: int, segment: int, whole: bool) -> list[tuple[in
 # ---- chunks and their states ----------------------------------------------------------------
 
 
-def _chunks(o: Operands) -> Products:
+def _chunks(o: Operands, two_sided: bool) -> Products:
     """Scores and values in a chunk; for each lane the state that it adds, and what it reads."""
     yield from _scores(o)
     yield from _values(o)
@@ -198,12 +204,15 @@ def _chunks(o: Operands) -> Products:
         yield _read("read", o, lane)
 
 
-def _chunks_backward(o: Operands) -> Products:
-    """A pass for the states, then the reverse pass, which makes every gradient."""
+def _chunks_backward(o: Operands, two_sided: bool) -> Products:
+    """A pass for the states, then the reverse pass, which makes every gradient. The side of a mask
+    that has two gets Y, where it is needed, from a forward pass of both."""
+    if o.again and two_sided:
+        yield from _chunks(o, two_sided)
     yield from (_state("states pass", o, lane) for lane in o.lanes)
     yield from _scores(o)
     yield from (_state("state", o, lane) for lane in o.lanes)
-    if o.again:
+    if o.again and not two_sided:
         yield from _values(o)
         yield from (_read("read", o, lane) for lane in o.lanes)
     yield from {None: _inside_backward, "N": _inside_n, "P": _inside_p}[o.channel](o)
@@ -328,47 +337,3 @@ def _tile_sizes(x: Shape, rows: int, whole: bool) -> list[tuple[int, dict[str, i
         found.append((1, {"c": 1, "i": height, "j": block_columns(x, rows, k, whole)}))
     inner = entries(x, rows, whole) - sum(s["i"] * s["j"] for _, s in found)
     return [*found, (1, {"c": 1, "i": rows, "j": inner // rows})] if inner else found
-
-
-def block_columns(x: Shape, rows: int, k: int, whole: bool = False) -> int:
-    """Columns that block k of `rows` rows is multiplied with: those that the support meets."""
-    last = -(-x.T // rows) * rows if whole else x.T
-    first, stop = k * rows, min((k + 1) * rows, last)
-    return _clamped(stop, x.support.lo, last, last) - _clamped(first, x.support.hi, 0, last)
-
-
-def _clamped(at: int, lag: int | None, free: int, last: int) -> int:
-    return free if lag is None else min(max(at - lag, 0), last)
-
-
-def entries(x: Shape, rows: int, whole: bool = False) -> int:
-    """Entries of L in the tiles that are computed, for one head.
-
-    Rows go in blocks of `rows`, against the columns that the support meets. `whole`: ragged blocks
-    count as full ones, and only what lies above a lower mask is skipped.
-    """
-    blocks = -(-x.T // rows)
-    if not blocks:
-        return 0
-    if whole:
-        return rows * rows * (blocks * (blocks + 1) // 2 if x.support.lower else blocks * blocks)
-    inner = rows * (_clamped_sum(x, rows, blocks - 1))
-    height = x.T - (blocks - 1) * rows
-    return inner + height * block_columns(x, rows, blocks - 1)
-
-
-def _clamped_sum(x: Shape, rows: int, blocks: int) -> int:
-    """Σ of `block_columns` over the first `blocks`, which are full, in closed form."""
-    lo, hi = x.support.lo, x.support.hi
-    stops = blocks * x.T if lo is None else _ramp(rows - lo, rows, blocks, x.T)
-    firsts = 0 if hi is None else _ramp(-hi, rows, blocks, x.T)
-    return stops - firsts
-
-
-def _ramp(start: int, step: int, n: int, most: int) -> int:
-    """Σ_{k<n} of start + k·step, kept inside 0 … most."""
-    first = min(max(-(start // step), 0), n)  # the first k that is above 0
-    stop = min(max(-(-(most - start) // step), first), n)  # the first that reaches `most`
-    middle = stop - first
-    return middle * start + step * (first + stop - 1) * middle // 2 + (n - stop) * most
-

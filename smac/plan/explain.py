@@ -32,7 +32,8 @@ def explain(plan: Plan, width: int = 100) -> str:
 
 def _lines(plan: Plan, width: int) -> Iterator[str]:
     r, x = plan.request, shape_of(plan.request)
-    for head, text in (*_request(r), *_formulas(r), ("mask", _mask(r, x)),
+    mask = ("mask", _mask(plan, x))
+    for head, text in (*_request(r), *_formulas(r), mask, *_fits(plan),
                        ("chosen", _chosen(plan.chosen))):  # fmt: skip
         yield from _wrap(f"{head:8}", text, width)
     yield ""
@@ -65,14 +66,32 @@ def _formulas(r: Request) -> Iterator[tuple[str, str]]:
             yield "", line
 
 
-def _mask(r: Request, x: Shape) -> str:
+def _mask(plan: Plan, x: Shape) -> str:
     laws = ["no generators" if x.rank is None else f"generators of rank {x.rank}"]
     laws.append("lower triangular" if x.support.lower else "not lower triangular")
     if x.symbol:
         laws.append("a symbol")
     if x.channel:
         laws.append(f"one per {x.channel}")
-    return f"{r.mask}: {', '.join(laws)}"
+    return f"{plan.mask_text}: {', '.join(laws)}"
+
+
+def _fits(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What stands for each approx(…), and the bound that was measured."""
+    for f in plan.fits:
+        waves = sum(1 for m in f.modes if m.angle)
+        kinds = f"decays: {len(f.modes) - waves}" + (f", damped waves: {waves}" if waves else "")
+        yield "fit", (f"{f.text} by rank {f.rank} ({kinds}): |L - fit| <= {f.error:.3g}, measured "
+                      f"at every lag below {f.horizon} (asked: {f.tol:g}); float32 rounds off up "
+                      f"to about {f.mass * 6e-8:.1g} more")  # fmt: skip
+    if plan.fits:
+        worst = sum(f.error for f in plan.fits)
+        whole = plan.asked is not None and plan.asked.contraction.L.fn == "approx"
+        other = "" if whole else ", times the largest |entry| of what multiplies the fit in L"
+        yield "bound", f"|Y - exact Y| <= {worst:.3g} |Q| |K| |V|, Frobenius norms a head{other}"
+        if plan.order == "quadratic":
+            yield "", ("the quadratic order needs no finite rank: without approx(…) the same plan "
+                       "is exact")  # fmt: skip
 
 
 def _chosen(c: Candidate) -> str:

@@ -44,5 +44,5 @@ def _pointwise(r: Request) -> Iterator[Expr]:
     """Expressions that are evaluated token by token: operands, outputs, the mask's parameters."""
     c, generators = r.spec.contraction, r.mask.generators()
     yield from (c.Q, c.K, c.V, *r.mask.parameters(), *(e for _, e in r.spec.output))
-    for x in () if generators is None else generators.lanes:
+    for x in () if generators is None else (*generators.lanes, *generators.above):
         yield from (e for e in (x.log_decay, x.reset, x.read, x.write) if e is not None)

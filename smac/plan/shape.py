@@ -20,7 +20,8 @@ class Shape:
     """A request in numbers. `axes` maps "Q", "K", "V", "L" to the axes they carry.
 
     `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
-    of V. `rank`: lanes, or None without generators. `nodes`: operations in one entry of the mask.
+    of V. `rank`: lanes, or None without generators. `above`: some lie above
+    the diagonal. `nodes`: operations in one entry of the mask.
     `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
     """
 
@@ -33,6 +34,7 @@ class Shape:
     axes: tuple[tuple[str, frozenset[str]], ...]
     tail: int
     rank: int | None
+    above: bool
     support: Support
     symbol: bool
     channel: str | None
@@ -83,6 +85,7 @@ def shape_of(request: Request) -> Shape:
         groups=tuple((g, sizes[g]) for g in spec.groups),
         axes=tuple(axes.items()), tail=int(reads(spec, "Z")),
         rank=None if generators is None else generators.rank, support=mask.support(),
+        above=generators is not None and bool(generators.above),
         symbol=mask.symbol() is not None, channel=c.channel, nodes=_nodes(mask),
         matvec=mask.matvec_cost(T), again=needs_y(spec), item=item, acc=max(item, 4),
         given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smac.errors import PlanError
-from smac.masks.base import Mask
+from smac.masks.base import MIDDLE, Mask
 from smac.spec import Spec
 
 LARGEST = 2**40
@@ -65,7 +65,7 @@ def _positions(spec: Spec, mask: Mask, sizes: dict[str, int], given: Mapping[str
         sizes.pop("W", None)
         return
     symbol = mask.symbol()
-    bidirectional = symbol is not None and symbol[1] < 0
+    bidirectional = symbol is not None and symbol[1] == MIDDLE
     due = max(2 * T - 1, 0) if bidirectional else T
     if "W" not in given:
         sizes["W"] = due

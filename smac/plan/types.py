@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from smac.certified.fit import Fit
 from smac.masks.base import Mask
+from smac.show import show
 from smac.spec import Spec
 
 ORDERS = ("linear", "quadratic", "chunked")
@@ -79,12 +81,24 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The choice and all that lost. `explain()` prints them."""
+    """The choice and all that lost. `explain()` prints them.
+
+    `fits`: what stands for each approx(…) of the mask, in the order in which they are written.
+    `asked`: the specialised spec with them unfitted, to be planned at other sizes.
+    """
 
     request: Request
     chosen: Candidate
     candidates: tuple[Candidate, ...]
     illegal: tuple[tuple[str, str], ...] = ()
+    fits: tuple[Fit, ...] = ()
+    asked: Spec | None = None
+
+    @property
+    def mask_text(self) -> str:
+        """The mask as it was asked for: fits are not spelled out."""
+        return str(self.request.mask) if self.asked is None or not self.fits else show(
+            self.asked.contraction.L)  # fmt: skip
 
     @property
     def order(self) -> str:

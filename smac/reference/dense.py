@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -115,6 +116,47 @@ def _window(scope: Scope, w: Arg) -> Value:
     return pointwise(lambda n, w: ((n >= 0) & (n < w)).to(scope.dtype), lags, scalar(w, scope))
 
 
+def _circulant(scope: Scope, h: Arg) -> Value:
+    value = scalar(h, scope)
+    rest = tuple(a for a in value.axes if a != "W")
+    data = value.to((*rest, "W"))
+    return Value((*rest, "T", "S"), data[..., _lags(scope) % max(scope.sizes["T"], 1)])
+
+
+def _level(scope: Scope, level: Arg) -> Value:
+    t = torch.arange(scope.sizes["T"], device=scope.device)
+    bits = torch.tensor([[(int(a) ^ int(b)).bit_length() for b in t] for a in t])
+    hit = (bits.reshape(len(t), len(t)).to(scope.device) == int(scalar(level, scope).data))
+    return _where(hit & (_lags(scope) >= 0), scope)
+
+
+def _kron(scope: Scope, a: Arg, b: Arg, width: Arg) -> Value:
+    """A over rows of the plane and B within them, each a small matrix of its own."""
+    T, w = scope.sizes["T"], int(scalar(width, scope).data)
+    rows, columns = (_mask(m, replace(scope, sizes={**scope.sizes, "T": n}))
+                     for m, n in ((a, -(-T // w)), (b, w)))  # fmt: skip
+    t = torch.arange(T, device=scope.device)
+
+    def spread(x: Value, at: Tensor) -> Value:
+        rest = tuple(axis for axis in x.axes if axis not in ("T", "S"))
+        return Value((*rest, "T", "S"), x.to((*rest, "T", "S"))[..., at[:, None], at[None, :]])
+
+    return mul(spread(rows, t // w), spread(columns, t % w))
+
+
+def _wave(scope: Scope, omega: Arg, phase: Arg) -> Value:
+    lags = Value(("T", "S"), _lags(scope).to(scope.dtype))
+    return pointwise(lambda n, w, f: (w * n + f).cos(), lags, scalar(omega, scope),
+                     scalar(phase, scope))  # fmt: skip
+
+
+def _prefix(scope: Scope, p: Arg) -> Value:
+    lags = Value(("T", "S"), _lags(scope))
+    s = Value(("S",), torch.arange(scope.sizes["T"], device=scope.device))
+    return pointwise(lambda n, s, p: ((n >= 0) | (s < p)).to(scope.dtype), lags, s,
+                     scalar(p, scope))  # fmt: skip
+
+
 def _document(scope: Scope, ids: Arg) -> Value:
     """1 where t and s lie in one run of equal ids."""
     value = scalar(ids, scope)
@@ -160,9 +202,13 @@ def _column(value: Value) -> Value:
 _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
-    "transpose": _transpose, "shift": _shift,
+    "transpose": _transpose, "shift": _shift, "prefix": _prefix,
+    "circulant": _circulant, "level": _level, "kron": _kron,
+    "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
+    "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),
     "entry": lambda scope, e: add(scalar(e, scope), _where(_lags(scope) > scope.sizes["T"], scope)),
+    "approx": lambda scope, a, tol, most: _mask(a, scope),  # what is asked, not what is fitted
     "add": lambda scope, a, b: add(_mask(a, scope), _mask(b, scope)),
     "mul": lambda scope, a, b: mul(_mask(a, scope), _mask(b, scope)),
     "scale": lambda scope, c, a: mul(scalar(c, scope), _mask(a, scope)),

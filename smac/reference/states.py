@@ -33,12 +33,20 @@ class Lane:
     decays: tuple[object, ...] = ()
     reads: tuple[object, ...] = ()
     writes: tuple[object, ...] = ()
+    late: bool = False  # reads the state before the token's own factor and write
 
     def times(self, other: Lane) -> Lane:
-        """The lane of the entrywise product of two lanes."""
+        """The lane of the entrywise product of two lanes, both late or neither."""
         return Lane(mul(self.factor, other.factor), mul(self.read, other.read),
                     mul(self.write, other.write), self.decays + other.decays,
-                    self.reads + other.reads, self.writes + other.writes)  # fmt: skip
+                    self.reads + other.reads, self.writes + other.writes, self.late)  # fmt: skip
+
+    def strictly(self) -> tuple[Lane, ...]:
+        """Without the diagonal: late, with one factor in the read; none for a diagonal."""
+        if self.late or None in self.decays:
+            return (self,) if self.late else ()
+        return (replace(self, read=mul(self.factor, self.read),
+                        reads=("late", *self.decays, *self.reads), late=True),)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def _lower(arg: Arg, scope: Scope) -> bool:
     if not isinstance(arg, MaskTerm):
         return False
     match arg.fn:
-        case "causal" | "decay" | "semiseparable" | "diagonal":
+        case "causal" | "decay" | "semiseparable" | "diagonal" | "level":
             return True
         case "add":
             return all(_lower(a, scope) for a in arg.args)
@@ -108,6 +116,8 @@ def _lower(arg: Arg, scope: Scope) -> bool:
             return any(_lower(a, scope) for a in arg.args)
         case "scale" | "row" | "col":
             return _lower(arg.args[1], scope)
+        case "strict" | "shift":
+            return _lower(arg.args[0], scope)
         case "given":
             return _lower(arg.args[1] if arg.args[0] in scope.present else arg.args[2], scope)
     return False
@@ -131,6 +141,8 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
         case "document":
             starts = _starts(scalar(args[0], scope), last, scope)
             return (Lane(Value(starts.axes, 1 - starts.data), one, one, (term,)),)
+        case "level":
+            return (_level(args[0], scope),)
         case "diagonal":
             zero = torch.zeros_like(one.data)
             return (Lane(_along_t(Value((), zero), scope), scalar(args[0], scope), one,
@@ -141,7 +153,16 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
                 return None
             if term.fn == "add":
                 return _merge([*left, *right])
-            return _merge([a.times(b) for a in left for b in right])
+            pairs = [(a, b) for a in left for b in right]
+            return _merge([x.times(y) for a, b in pairs for x, y in _alike(a, b)])
+        case "strict":
+            found = _lanes(args[0], scope, last)
+            return None if found is None else _merge([y for x in found for y in x.strictly()])
+        case "shift" if args[1] == "t":
+            found = _lanes(args[0], scope, last)
+            if found is None or any(x.late or x.reads for x in found):
+                return None
+            return tuple(replace(x, late=True) for x in found)
         case "scale" | "row" | "col":
             return _scaled(_lanes(args[1], scope, last), scalar(args[0], scope), args[0], term.fn)
         case "given":
@@ -149,16 +170,34 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
     return None
 
 
+def _level(level: Arg, scope: Scope) -> Lane:
+    """From the first half of each block of 2^l tokens to its second half."""
+    block = 2 ** int(scalar(level, scope).data)
+    at = torch.arange(scope.sizes["T"], device=scope.device) % block
+    first, inside = 2 * at < block, at != 0
+    read = first if block == 1 else ~first
+    factor, reads, writes = (Value(("T",), x.to(scope.dtype)) for x in (inside, read, first))
+    key = (None,) if block == 1 else ("level", level)
+    return Lane(factor, reads, writes, key, key, key)
+
+
+def _alike(a: Lane, b: Lane) -> list[tuple[Lane, Lane]]:
+    """Two lanes, both late or neither; nothing where their product is zero."""
+    if a.late == b.late:
+        return [(a, b)]
+    return [(x, y) for x in a.strictly() for y in b.strictly()]
+
+
 def _merge(parts: list[Lane]) -> tuple[Lane, ...]:
     """Lanes of equal decays made one where only `read`, or only `write`, tells them apart."""
     by_read: dict[object, Lane] = {}
     for x in parts:
-        same = by_read.get(key := (x.decays, x.writes))
+        same = by_read.get(key := (x.decays, x.writes, x.late))
         by_read[key] = x if same is None else replace(
             same, read=add(same.read, x.read), reads=(*same.reads, "+", *x.reads))  # fmt: skip
     by_write: dict[object, Lane] = {}
     for x in by_read.values():
-        same = by_write.get(key := (x.decays, x.reads))
+        same = by_write.get(key := (x.decays, x.reads, x.late))
         writes = x.writes if same is None else (*same.writes, "+", *x.writes)
         by_write[key] = x if same is None else replace(
             same, write=add(same.write, x.write), writes=writes)  # fmt: skip
@@ -201,8 +240,10 @@ def sweep(q: Value, k: Value, v: Value, parts: tuple[Lane, ...], state: list[Val
         total: Value | None = None
         for r, lane in enumerate(parts):
             entering = mul(at(lane.write, t), mul(at(k, t), at(v, t)))
+            before = state[r]
             state[r] = add(mul(at(lane.factor, t), state[r]), entering)
-            term = contract(out, at(lane.read, t), at(q, t), state[r])
+            seen = before if lane.late else state[r]
+            term = contract(out, at(lane.read, t), at(q, t), seen)
             total = term if total is None else add(total, term)
         assert total is not None
         outputs.append(total)
@@ -219,7 +260,11 @@ def entering(
     terms = []
     for lane, s in zip(parts, state, strict=True):
         dim = lane.factor.axes.index("T")
-        total = Value(lane.factor.axes, lane.factor.data.cumprod(dim))
+        data = lane.factor.data
+        if lane.late:  # factors of the tokens before t alone
+            ones = torch.ones_like(data.narrow(dim, 0, min(1, data.shape[dim])))
+            data = torch.cat([ones, data], dim).narrow(dim, 0, data.shape[dim])
+        total = Value(lane.factor.axes, data.cumprod(dim))
         if products is None:
             terms.append(contract(out, lane.read, total, q, s))
         else:

@@ -76,9 +76,10 @@ def layout_for(spec: Spec, absent: frozenset[str], packed: bool = False) -> Layo
     special = specialise(spec, absent)
     mask = build(special.contraction.L, special)
     generators = mask.generators()
-    if generators is None:
-        raise PlanError(f"{spec.name}: no state: {mask.missing('generators')}; step, init_state, "
-                        "initial_state and return_state need generators")  # fmt: skip
+    missing = mask.missing("state" if generators else "generators")
+    if generators is None or missing is not None:
+        raise PlanError(f"{spec.name}: no state: {missing}; step, init_state, initial_state and "
+                        "return_state need generators")  # fmt: skip
     ids = sorted(id_inputs(special.contraction.L))
     if len(ids) > 1:
         raise PlanError(f"{spec.name}: no state: found documents by {', '.join(ids)}; expected "
@@ -115,7 +116,7 @@ def _every(spec: Spec) -> Iterator[Expr]:
 
     c, mask = spec.contraction, build(spec.contraction.L, spec)
     generators = mask.generators()
-    lanes = () if generators is None else generators.lanes
+    lanes = () if generators is None else (*generators.lanes, *generators.above)
     of_lanes = (e for x in lanes for e in (x.log_decay, x.reset, x.read, x.write) if e is not None)
     for e in (c.Q, c.K, c.V, mask.entry(), *of_lanes, *(e for _, e in spec.output)):
         yield from walk(e)

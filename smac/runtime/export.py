@@ -135,7 +135,9 @@ def _draws(spec: Spec, mask: Mask) -> list[str]:
     """One expression an input: ids in runs of seven, else uniform in ±(0.1, 0.9)."""
     ids, negative = id_inputs(spec.contraction.L), _negative(spec, mask)
     symbol = mask.symbol()
-    lags = "2 * T - 1" if symbol is not None and symbol[1] < 0 else "T"
+    from smac.masks.base import MIDDLE
+
+    lags = "2 * T - 1" if symbol is not None and symbol[1] == MIDDLE else "T"
     lines = []
     for i in spec.inputs:
         shape = ", ".join({"S": "T", "W": lags}.get(a, a) for a in i.axes)

@@ -180,6 +180,19 @@ class Op:
         out.write_text(text, encoding="utf-8")
         return out
 
+    def refit(self, *, T: int | None = None, **inputs: Tensor) -> Op:
+        """This op with each approx(…) of its mask fitted once, for sequences of up to T tokens.
+
+        `inputs`: the tensors that the approximated masks read (h of `approx(toeplitz(h))`), one fit
+        a head; no gradient reaches them, and after a change they must be fitted again. T: by
+        default the lags of those, else the spec's [sizes]. A fit that does not turn (real poles)
+        has states: `step` goes on by the fit, whose error is measured for T tokens alone.
+        Raises PlanError where no fit is within tol, or an input is not what a fit depends on.
+        """
+        from smac.runtime.refit import refitted
+
+        return refitted(self, T, inputs)
+
     def __repr__(self) -> str:
         spec = self.spec
         head = f"Op '{spec.name}'" + (f": {spec.about}" if spec.about else "")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from smac.errors import LaunchError
-from smac.expr import SCAN_FUNCTIONS, At, Call, Expr, Name, Size, names, walk
+from smac.expr import SCAN_FUNCTIONS, At, Call, Expr, Name, names, walk
+from smac.masks.band import form
 from smac.signatures import SIGNATURES
 from smac.spec import Input, MaskTerm, Spec
 
@@ -198,7 +199,8 @@ def check_lags(op: str, entry: Expr, spec: Spec, sizes: Mapping[str, int]) -> No
         if not isinstance(node, At) or len(node.index) != 1 or not names(node.base) & carriers:
             continue
         name = min(names(node.base) & carriers)
-        if any(isinstance(x, Size) for x in walk(node.index[0])):
+        found = form(node.index[0])
+        if found is not None and (found.sizes, found.const) == ((("T", 1),), -1):
             raise_unless(W == 2 * T - 1, f"{op}: {name}: expected W = 2T − 1 = {2 * T - 1} "
                          f"(lags −(T−1) … T−1), got {W}")  # fmt: skip
         else:

@@ -95,17 +95,18 @@ def first_cells(spec: Spec, target: str, order: str, dtype: str, chunk: int,
                 state: bool, slow: bool = False) -> list[Cell]:  # fmt: skip
     """The cells that every run has: two boundaries and a tail, all inputs there and all away.
 
-    `slow` (interpreted kernels): a batch of one, two heads, and one further property, the split.
+    `slow` (interpreted kernels): a batch of one, two heads, and two further properties, a split at
+    a state and packed sequences (not where kernels go token by token).
     """
     usual = {"T": ragged(chunk), "N": 5, "P": 3, "B": 1 if slow else 2,
              "H": 2 if slow and not spec.groups else 4}  # fmt: skip
     small = {a: usual.get(a, 2) for a in axes_needed(spec)}
     made = [Cell(target, order, dtype, complete(spec, small), (), "strided", chunk, False, False,
-                 True, "split" if slow else "all", 1)]  # fmt: skip
+                 True, ("split" if state else "packed") if slow else "all", 1)]  # fmt: skip
     if optional_inputs(spec) or state:
         made.append(Cell(target, order, dtype, complete(spec, {**small, "N": 17}),
                          optional_inputs(spec), "contiguous", chunk, state, True,
-                         True, "none", 2))  # fmt: skip
+                         True, "packed" if slow and order != "linear" else "none", 2))  # fmt: skip
     empty = {**small, "T": 0}
     made.append(Cell(target, order, dtype, complete(spec, empty), (), "contiguous", chunk, state))
     return made

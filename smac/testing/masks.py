@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from smac.expr import Expr, names
-from smac.masks.base import Cotangent, Lane, Mask
+from smac.masks.base import WRAPS, Cotangent, Lane, Mask
 from smac.show import show
 from smac.testing.positions import RESET, Positions, covers, evaluate, grid, matrix, pointwise
 
@@ -31,7 +31,10 @@ def law_errors(mask: Mask, T: int, values: Mapping[str, Tensor]) -> dict[str, fl
     found["transpose"] = distance(matrix(mask.transpose().entry(), T, values), dense.T)
     generators, lanes, symbol = mask.generators(), mask.lanes(), mask.symbol()
     if generators is not None:
-        found["generators"] = distance(_from_lanes(generators.lanes, T, values), dense)
+        above = _from_lanes(generators.above, T, values).tril(-1).T
+        found["generators"] = distance(_from_lanes(generators.lanes, T, values) + above, dense)
+        late = all(x.late for x in generators.above)
+        found["above"] = distance(above, dense.triu(1)) if late else float("inf")
     if lanes is not None:
         found["lanes"] = distance(_from_lanes(lanes, T, values), dense.tril())
     if symbol is not None:
@@ -70,9 +73,12 @@ def _from_lanes(lanes: tuple[Lane, ...], T: int, values: Mapping[str, Tensor]) -
             cut = cut | (pointwise(lane.reset, T, values) != 0)
         state = torch.zeros(T, dtype=torch.double)  # what each s has left behind at t
         for t in range(T):
+            if lane.late:
+                out[t] += (read[t] * state).detach()
             state = torch.zeros_like(state) if cut[t] else state * a[t].exp()
             state = state + write[t] * torch.eye(T, dtype=torch.double)[t]
-            out[t] += (read[t] * state).detach()
+            if not lane.late:
+                out[t] += (read[t] * state).detach()
     return out
 
 
@@ -82,6 +88,8 @@ def _from_symbol(h: Expr, shift: int, T: int, values: Mapping[str, Tensor]) -> T
     lag = torch.arange(T)[:, None] - torch.arange(T)
     if shift == 0:
         return torch.where(lag >= 0, lags[lag.clamp(min=0)], 0.0)
+    if shift == WRAPS:
+        return lags[lag % max(T, 1)]
     return lags[lag + T - 1]
 
 

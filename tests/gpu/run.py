@@ -58,7 +58,8 @@ TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
     "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
-                                       Q="exp(q)", y="Y / maximum(abs(Z), 1)"),
+                                       Q="exp(q)", y="Y / maximum(abs(Z), 1)").replace(
+        'K = "k"', 'K = "exp(k)"'),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.

@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 import torch
-from drawn import SPECS, close, draw, floats
+from drawn import BY_FFT, SPECS, close, draw, floats
+from drawn import CHUNKED as SHIPPED_CHUNKED
 from drawn import STATEFUL as SHIPPED_STATEFUL
 from specs_torch import ALL, CASES, STATEFUL
 from torch import Tensor
@@ -17,7 +18,8 @@ from smac.testing.inputs import as_tuple
 
 CHUNK = 8
 LENGTHS = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3)
-SHIPPED = [(n, o) for n in SPECS for o in ALL if n in SHIPPED_STATEFUL or o != "chunked"]
+SHIPPED = [(n, o) for n in SPECS for o in ALL if n in SHIPPED_CHUNKED or o == "quadratic"
+           or (n in BY_FFT and o == "linear")]  # fmt: skip
 MADE = [(n, o) for n, case in CASES.items() for o in case.orders]
 
 

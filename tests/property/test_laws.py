@@ -11,7 +11,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smac.expr import ONE, S_POS, T_POS, At, Between, Expr, Name, Num, call, names
-from smac.masks import Mask, causal, decay, dense, document, formula, fourier, semiseparable
+from smac.masks import (
+    Mask,
+    causal,
+    circulant,
+    decay,
+    dense,
+    document,
+    formula,
+    fourier,
+    kron,
+    lag,
+    level,
+    ones,
+    prefix,
+    semiseparable,
+    wave,
+)
 from smac.masks import toeplitz as toeplitz_family
 from smac.masks import window as window_family
 from smac.masks.algebra import Columns as col
@@ -34,6 +50,13 @@ both_ways = toeplitz_family.Toeplitz(Name("hb"), True)
 matrix = dense.Dense(Name("M"))
 window = window_family.Window(Num(3))
 gaussian = formula.Formula(call("exp", call("neg", call("mul", C, call("mul", LAG, LAG)))))
+everywhere = ones.Ones()
+prefixed = prefix.Prefix(C)
+lags = lag.Lag()
+circle = circulant.Circulant(Name("h"))
+levels = tuple(level.Level(Num(n)) for n in range(4))
+plane = kron.Kron(Sum(gamma, Strict(transpose(gamma))), window, Num(3))
+waves = wave.Wave(C, Name("d"))
 #: What `shift(semiseparable(a), "t")` is, written by hand.
 by_hand = formula.Formula(
     call("where", call("gt", T_POS, S_POS),
@@ -55,6 +78,10 @@ MASKS: tuple[Mask, ...] = (
     Sum(Shift(ss, "t"), Diagonal(X)), Sum(col(X, ss), Shift(col(Y, ss), "s")),
     Sum(ss, Strict(transpose(ss2))), Sum(toeplitz, Scale(C, toeplitz)), Product(ss, matrix),
     Product(both_ways, Scale(C, both_ways)), Sum(ss, Diagonal(X)), Product(Diagonal(X), ss),
+    circle, Product(circle, circle), circle.transpose(), plane, plane.transpose(), *levels,
+    Product(Sum(row(X, levels[1]), row(Y, levels[2])), ss), levels[2].transpose(),
+    lags, Product(lags, Product(lags, gamma)), waves, Product(waves, ss), waves.transpose(),
+    everywhere, prefixed, row(X, col(Y, everywhere)), Product(prefixed, documents),
 )  # fmt: skip
 
 _floats = st.floats(-2.0, 2.0)
@@ -86,7 +113,7 @@ def values_of(draw: st.DrawFn, e: Expr, T: int, seen: Counter[str]) -> dict[str,
         if name == "ids":
             ids = draw(st.lists(st.integers(0, 2), min_size=T, max_size=T))
             return torch.tensor(ids, dtype=torch.int64)
-        shapes = {"h": (T + 2,), "hb": (max(2 * T - 1, 0),), "M": (T, T), "c": ()}
+        shapes = {"h": (T + 2,), "hb": (max(2 * T - 1, 0),), "M": (T, T), "c": (), "d": ()}
         return floats(*shapes.get(name, (T,)))
 
     return {name: one(name) for name in sorted(names(e))}
@@ -128,7 +155,26 @@ FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(
           "ranks multiply": (Product(Sum(gamma, ss), Sum(gamma2, ss2)), 4),
           "equal transitions share a lane": (Sum(row(X, ss), row(Y, ss)), 1),
           "multiples too": (Sum(Scale(C, gamma), gamma), 1),
-          "a diagonal is a lane": (Sum(ss, Diagonal(X)), 2)}  # fmt: skip
+          "a diagonal is a lane": (Sum(ss, Diagonal(X)), 2),
+          "equal decays are one": (Sum(gamma, gamma), 1),
+          "a strict mask keeps its rank": (Strict(ss), 1),
+          "strictness twice changes nothing": (Strict(Strict(ss)), 1),
+          "equal lanes merge under strict": (Sum(Strict(row(X, ss)), Strict(ss)), 1),
+          "a strict diagonal is nothing": (Sum(ss, Strict(Diagonal(X))), 1),
+          "so is a strict mask on a diagonal": (Sum(ss, Product(Strict(ss), Diagonal(X))), 1),
+          "zero has a lane that reads nothing": (Strict(Diagonal(X)), 1),
+          "a shift keeps rank": (Shift(Sum(ss, ss2), "t"), 2),
+          "rwkv6": (Sum(Shift(ss, "t"), Diagonal(X)), 2),
+          "a document both ways": (documents, 2),
+          "ranks of the sides multiply": (Product(documents, Sum(ss, Strict(transpose(ss2)))), 2),
+          "a transpose is its diagonal and what is above": (transpose(ss), 2),
+          "a line is rank 2": (Product(lags, causal_mask), 2),
+          "a square rank 3": (Product(lags, Product(lags, gamma)), 3),
+          "a complex decay is rank 2": (Product(waves, ss), 2),
+          "a level keeps rank": (Product(levels[2], ss), 1),
+          "levels add": (Sum(Sum(levels[0], levels[1]), Sum(levels[2], levels[3])), 4),
+          "low rank": (Sum(row(X, col(Y, everywhere)), row(Y, col(X, everywhere))), 4),
+          "quasi-separable": (Sum(ss, Strict(transpose(ss2))), 2)}  # fmt: skip
 
 
 @pytest.mark.parametrize(("mask", "rank"), FINITE.values(), ids=FINITE)
@@ -155,7 +201,8 @@ def test_the_suite_finds_a_wrong_law() -> None:
 
 
 _LEAVES = st.sampled_from((causal_mask, gamma, ss, ss2, documents, matrix, window, toeplitz,
-                           both_ways, gaussian, Diagonal(X)))  # fmt: skip
+                           both_ways, gaussian, Diagonal(X), everywhere, prefixed, lags,
+                           waves, circle, levels[0], levels[2], plane))  # fmt: skip
 
 
 def _combined(inner: st.SearchStrategy[Mask]) -> st.SearchStrategy[Mask]:

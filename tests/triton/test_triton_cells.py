@@ -56,7 +56,8 @@ print(c.cells()["retnet-chunked-float64"]())
 MUTANTS = (
     ("b_all[:, None] * b_state", "b_state"),  # the state does not decay over a chunk
     ("b_sum - b_middle", "b_sum"),  # rows decay from the chunk's start at every level
-    ("b_net = b_a * b_from", "b_net = b_from"),
+    ("(b_a * b_from, 0,", "(b_from, 0,"),
+    ("b_up[:, None] != (o_i", "b_up[:, None] == (o_i"),  # the other paths of a half
     ("+ b_self[:, None] * b_b", ""),  # no pair of a row with itself
     ("(b_up[None, :] == 0)", "True"),
 )

@@ -1,0 +1,88 @@
+"""Sums of lanes as values: products, merging of equal transitions, and what a diagonal takes away.
+
+Ranks add under +, multiply under entrywise *, and lanes with one transition are one state.
+
+Non-goals: no masks (algebra.py), no cancelling of terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from smac.expr import ONE, ZERO, Expr, Num, call
+from smac.masks.base import Lane
+from smac.masks.make import add, keep, mul
+
+Lanes = tuple[Lane, ...]
+#: The log decay of a lane that keeps nothing from one token to the next.
+FORGETS = Num(float("-inf"))
+
+
+def forgets(lane: Lane) -> bool:
+    """Whether the lane is a diagonal (below the diagonal, when it is late)."""
+    return lane.log_decay == FORGETS
+
+
+def strictly(lanes: Iterable[Lane]) -> Lanes:
+    """`lanes` without their diagonal: late, each row taking one decay of its own.
+
+    The same numbers by products alone: nothing is subtracted, and no decay is divided by.
+    """
+    return merged(y for x in lanes for y in _late(x))
+
+
+def _late(x: Lane) -> Lanes:
+    if x.late:
+        return (x,)
+    if forgets(x):
+        return ()
+    read = x.read if x.log_decay == ZERO else mul(x.read, call("exp", x.log_decay))
+    if x.reset is not None:
+        read = keep(call("eq", x.reset, ZERO), read)
+    return (replace(x, read=read, late=True),)
+
+
+def diagonal(lanes: Iterable[Lane]) -> Lanes:
+    """A lane for Σ read · write over those that have a diagonal; none where no lane has one."""
+    total: Expr = ZERO
+    for x in lanes:
+        total = total if x.late else add(total, mul(x.read, x.write))
+    return () if total == ZERO else (Lane(FORGETS, read=total),)
+
+
+def turned(lanes: Lanes) -> Lanes:
+    """Late lanes of time backwards: rows become columns."""
+    return tuple(replace(x, read=x.write, write=x.read) for x in lanes)
+
+
+def product(a: Lanes, b: Lanes) -> Lanes:
+    """Lanes of the entrywise product."""
+    return merged(z for x in a for y in b for z in _both(x, y))
+
+
+def _both(x: Lane, y: Lane) -> Lanes:
+    """The lane of the product of two lanes; none when it is zero."""
+    if x.late != y.late:
+        return tuple(z for u in _late(x) for v in _late(y) for z in _both(u, v))
+    resets = [r for r in (x.reset, y.reset) if r is not None]
+    reset = call("maximum", *resets) if len(set(resets)) == 2 else next(iter(resets), None)
+    log_decay = add(x.log_decay, y.log_decay)
+    if forgets(x) or forgets(y):  # nothing is left for a reset to cut
+        log_decay, reset = FORGETS, None
+    return (Lane(log_decay, reset, mul(x.read, y.read), mul(x.write, y.write), x.late),)
+
+
+def merged(lanes: Iterable[Lane]) -> Lanes:
+    """Lanes that differ in `read` alone, or in `write` alone, made one: each costs a state."""
+    by_read: dict[Lane, Lane] = {}
+    for x in lanes:
+        key = replace(x, read=ONE)
+        same = by_read.get(key)
+        by_read[key] = x if same is None else replace(x, read=add(same.read, x.read))
+    by_write: dict[Lane, Lane] = {}
+    for x in by_read.values():
+        key = replace(x, write=ONE)
+        same = by_write.get(key)
+        by_write[key] = x if same is None else replace(x, write=add(same.write, x.write))
+    return tuple(by_write.values())

@@ -100,6 +100,25 @@ def test_a_formula_decodes_as_the_mask_that_it_is() -> None:
             assert torch.allclose(out, y[:, t])
 
 
+@pytest.mark.parametrize("name", ["packed", "both", "power", "gamma"])
+def test_packed_sequences_are_those_of_the_formula_or_refused(name: str) -> None:
+    formula, more, _ = CASES[name]
+    s = spec(formula, **more)
+    op = smac.compile(s, target="torch")
+    given = {n: (x[:1] if "B" in s.input(n).axes else x).detach()
+             for n, x in inputs(s, 21, False).items()}  # fmt: skip
+    ends = torch.tensor([0, 8, 8, 21])
+    if name == "gamma":  # its lanes read positions
+        with pytest.raises(smac.PlanError, match="packed sequences"):
+            op(**given, cu_seqlens=ends)
+    else:
+        y = op(**given, cu_seqlens=ends)
+        assert torch.allclose(y, op.reference(**given, cu_seqlens=ends))
+    parts = [op.reference(**{n: x[:, a:b] if "T" in s.input(n).axes else x
+                             for n, x in given.items()}) for a, b in [(0, 8), (8, 21)]]  # fmt: skip
+    assert torch.allclose(op.reference(**given, cu_seqlens=ends), torch.cat(parts, 1))
+
+
 def test_the_plan_says_what_was_found_and_how() -> None:
     text = smac.compile(spec(*CASES["wave"][:1], **CASES["wave"][1])).plan(
         T=512, H=2, N=16, P=16, device="cpu").explain()  # fmt: skip

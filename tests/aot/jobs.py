@@ -16,18 +16,18 @@ SEQUENCES = 3
 #: Spec, order (and schedule), kernels (all where empty); "packed" in front of those with cu_seqlens
 #: and states.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("ssd", "chunked", ("forward_kernel", "backward_grad_k", "backward_grad_mask_lane",
-                        "backward_grad_inputs_0")),
-    ("packed_ssd", "chunked", ("backward_grad_v",)),
+    ("ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
+                              "backward_grad_mask_lane", "backward_grad_inputs_0")),
+    ("ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v", "backward_grad_qk")),
+    ("packed_ssd", "chunked sweep", ("backward_grad_v",)),
     ("linear_attention", "chunked", ("forward_output", "backward_grad_q")),
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
     ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
     ("gla", "chunked", ("forward_sums", "forward_scores", "forward_kernel", "backward_states",
                         "backward_grad_v", "backward_chunks")),
-    ("packed ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
-                                     "backward_grad_mask_lane")),
-    ("packed ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v")),
+    ("packed ssd", "chunked sweep", ("forward_kernel", "backward_grad_mask_lane")),
+    ("packed ssd", "chunked chunks", ("backward_grad_v",)),
     ("packed toeplitz", "quadratic", ("forward_kernel", "backward_grad_mask_lag_0")),
     ("packed gla", "linear", ("backward_grad_mask_lane",)),
     ("packed gla", "chunked", ("forward_scores", "backward_chunks")),
@@ -39,8 +39,10 @@ def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tupl
     """Render a spec in `order` and write what compile_one.py needs; the job's path."""
     packed, spec = spec.startswith("packed "), spec.removeprefix("packed ")
     how = {"sequences": SEQUENCES, "state": order != "quadratic"} if packed else {}
-    sizes = {**sizes, "B": 1, "N": 64} if packed else sizes
     order, _, schedule = order.partition(" ")
+    sizes = {**sizes, "B": 1} if packed else sizes
+    # Wide types take no more than 64 in chunks.
+    sizes = {**sizes, "N": 64} if packed or schedule == "chunks" else sizes
     op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {a: n for a, n in sizes.items() if a in have}

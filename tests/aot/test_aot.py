@@ -83,10 +83,11 @@ def test_sweeps_use_tensor_cores_of_hopper(
     compiled: Compiled, which: str
 ) -> None:
     """wgmma is in the sm_90 code of sweeps in bfloat16, forward and in reverse, and of chunks."""
-    wanted = {"ssd_chunked_bfloat16": ("forward_kernel", "backward_grad_k"),
+    wanted = {"ssd_chunkedsweep_bfloat16": ("forward_kernel", "backward_grad_k"),
+              "ssd_chunkedchunks_bfloat16": ("backward_grad_v", "backward_grad_qk"),
               "gla_chunked_bfloat16": ("forward_scores", "forward_kernel", "backward_grad_v",
                                        "backward_chunks")}  # fmt: skip
     sweeps = [x for x in compiled[f"{which} bfloat16"]
               if x["arch"] == 90 and x["kernel"] in wanted.get(str(x["job"]), ())]
-    assert len(sweeps) == 6
+    assert len(sweeps) == 8
     assert all(x["wgmma"] for x in sweeps), sweeps

@@ -14,7 +14,8 @@ help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make docs   the table of files in docs/DESIGN.md, the gallery, the approximations"
+	@echo "make docs   the table of files in docs/DESIGN.md, gallery, classification, approximations"
+	$(PY) -m docs.classification > /dev/null
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 
@@ -46,6 +47,7 @@ docs: $(STAMP)
 	$(PY) docs/files.py
 	$(PY) docs/gallery.py
 	OMP_NUM_THREADS=1 $(PY) docs/approximations.py
+	$(PY) -m docs.classification > /dev/null
 
 bench: $(STAMP)
 	$(PY) -m benchmarks.cpu

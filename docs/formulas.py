@@ -133,6 +133,10 @@ FORMULAS: dict[str, tuple[int | str, tuple[str, ...]]] = {
         "(t >= s) * lam[t, bit_length(t ^ s)]",
         "where(t >= s, lam[t, bit_length(s ^ t)] * prod(a[k], k, s + 1, t), 0)",
     )),
+    "Fenwick levels": (2, (
+        "(t >= s) * (x[t] * (bit_length(t ^ s) == 1) + y[t] * (bit_length(t ^ s) == 2))",
+        "where(t >= s, where(bit_length(s ^ t) - 3 == 0, x[t] * prod(a[k], k, s + 1, t), 0), 0)",
+    )),
     "low-rank": (2, (
         "x[t] * y[s]",
         "x[t] * y[s] + c[t] * d[s]",

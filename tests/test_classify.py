@@ -200,9 +200,10 @@ def test_a_window_is_checked_beyond_its_width() -> None:
     assert verify(formula, build(read_mask("window(40)")), SCOPE) > 1000
 
 
-def test_a_formula_without_a_value_is_an_error() -> None:
-    with pytest.raises(ClassificationError, match="no finite value at any of the drawn parameters"):
-        classify(scalar("(t >= s) * log(0 - exp(gamma))", entry=True), SCOPE)
+def test_what_cannot_be_checked_is_unknown() -> None:
+    found = classification.found("(t >= s) * log(0 - exp(gamma))")
+    assert found.term is None
+    assert "no finite value at any of the drawn parameters" in found.lines[0]
 
 
 UNKNOWN = {
@@ -225,6 +226,18 @@ def test_what_does_not_multiply_out_is_unknown() -> None:
     found = classification.found(f"(t >= s) * {terms}")
     assert found.term is None
     assert found.lines == ("it does not multiply out within the limits",)
+
+
+def test_large_formulas_end() -> None:
+    for formula, structure in [
+        ("(t >= s) * ((t - s) % 16 == 0) * ((t - s) % 15 == 0)",
+         "Toeplitz; semiseparable, rank 240"),
+        ("(t >= s) * " + " * ".join(f"cos({k} * omega * (t - s))" for k in range(1, 9)),
+         "Toeplitz; semiseparable, rank 256"),
+        ("(t >= s) * x[t] * ((t - s) % 15 == 0) * ((t - s) % 14 == 0)", "unknown"),
+        ("(t >= s) * (x[t] + y[s] + gamma * c[t] + d[s]) ** 16", "unknown"),
+    ]:  # fmt: skip
+        assert classification.found(formula).structure == structure
 
 
 def test_values_are_those_of_the_language() -> None:

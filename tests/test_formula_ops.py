@@ -32,8 +32,13 @@ CASES = {
     "dilated": ("(t >= s) * ((t - s) % 3 == 0) * x[t]", {"x": "B T H"}, ALL),
     "blocks": ("(t >= s) * (t // 4 == s // 4)", {}, ALL),
     "power": ("where(t >= s, (1 + t - s) ** (-p), 0)", {"p": "H"}, ("quadratic", "linear")),
-    "gamma": ("where(t >= s, (t - s) * gamma ** (t - s), 0)", {"gamma": "H"},
-              ("quadratic", "linear")),
+    "gamma": ("where(t >= s, (t - s) * gamma ** (t - s), 0)", {"gamma": "H"}, ALL),
+    "levels": ("(t >= s) * (x[t] * (bit_length(t ^ s) == 1) + (bit_length(t ^ s) == 3))",
+               {"x": "B T H"}, ALL),
+    "both": ("gamma ** abs(t - s)", {"gamma": "H"}, ALL),
+    "circle": ("h[(t - s) % size(T)]", {"h": "H W"}, ("quadratic", "linear")),
+    "plane": ("gamma ** (abs(t % 4 - s % 4) + abs(t // 4 - s // 4))", {"gamma": "H"},
+              ("quadratic",)),
     "lags": ("2 * h[t - s + size(T) - 1]", {"h": "H W"}, ("quadratic", "linear")),
     "cauchy": ("1 / (3 + x[t] + y[s])", {"x": "B T H", "y": "B T H"}, ("quadratic",)),
 }  # fmt: skip
@@ -93,6 +98,25 @@ def test_a_formula_decodes_as_the_mask_that_it_is() -> None:
             one = {n: x[:, t] if "T" in s.input(n).axes else x for n, x in given.items()}
             out, state = op.step(state, **one)
             assert torch.allclose(out, y[:, t])
+
+
+@pytest.mark.parametrize("name", ["packed", "both", "power", "gamma"])
+def test_packed_sequences_are_those_of_the_formula_or_refused(name: str) -> None:
+    formula, more, _ = CASES[name]
+    s = spec(formula, **more)
+    op = smac.compile(s, target="torch")
+    given = {n: (x[:1] if "B" in s.input(n).axes else x).detach()
+             for n, x in inputs(s, 21, False).items()}  # fmt: skip
+    ends = torch.tensor([0, 8, 8, 21])
+    if name == "gamma":  # its lanes read positions
+        with pytest.raises(smac.PlanError, match="packed sequences"):
+            op(**given, cu_seqlens=ends)
+    else:
+        y = op(**given, cu_seqlens=ends)
+        assert torch.allclose(y, op.reference(**given, cu_seqlens=ends))
+    parts = [op.reference(**{n: x[:, a:b] if "T" in s.input(n).axes else x
+                             for n, x in given.items()}) for a, b in [(0, 8), (8, 21)]]  # fmt: skip
+    assert torch.allclose(op.reference(**given, cu_seqlens=ends), torch.cat(parts, 1))
 
 
 def test_the_plan_says_what_was_found_and_how() -> None:

@@ -215,7 +215,8 @@ class Scope:
             heads = torch.arange(self.sizes["H"], device=self.device)
             return Value(("H",), heads // (self.sizes["H"] // self.sizes[axis]))
         start = self.offset if axis == "T" else 0
-        return Value((axis,), torch.arange(start, start + self.sizes[axis], device=self.device))
+        length = self.sizes.get(axis, self.sizes["T"])  # W, where no input has it, is T
+        return Value((axis,), torch.arange(start, start + length, device=self.device))
 
 
 def evaluate(e: Expr, scope: Scope) -> Value:

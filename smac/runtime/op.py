@@ -106,7 +106,7 @@ class Op:
 
         values = dict(zip(self._names, self._signature.bind(args, inputs), strict=True))
         self._signature.check(tuple(values.values()))
-        stateful = initial_state is not None or return_state or cu_seqlens is not None
+        stateful = initial_state is not None or return_state
         spec = resolve(self.spec) if stateful else self.spec  # no formula has a state by itself
         found = reference(spec, values, initial_state=initial_state, return_state=return_state,
                           cu_seqlens=cu_seqlens)  # fmt: skip

@@ -124,6 +124,9 @@ def _classify(formula: Expr, key: _Hashable) -> Found:
 
     mask = build(found.term)
     compared = verify(formula, mask, scope)
+    if not compared:
+        why = "it has no finite value at any of the drawn parameters, and could not be checked"
+        return Found(None, "unknown", None, (why,))
     rank, generators = found.rank, mask.generators()
     if generators is not None:
         rank = generators.rank if rank is None else min(rank, generators.rank)

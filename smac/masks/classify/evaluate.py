@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smac.expr import At, Between, Call, Expr, Given, Index, Name, Num, Pos, Size, walk
 
@@ -34,10 +34,14 @@ class Point:
     s: int = 0
     index: Mapping[str, int] | None = None
     strict: bool = True
+    #: What bases are at places along T or W, by the identity of their nodes.
+    memo: dict[tuple[int, int, int], float] = field(default_factory=dict, compare=False)
 
     def along(self, k: int) -> Point:
         """The place k of the sequence (or lag) axis, for pointwise bases."""
-        return Point(self.T, self.values, index={"T": k, "W": k}, strict=self.strict)
+        return Point(
+            self.T, self.values, index={"T": k, "W": k}, strict=self.strict, memo=self.memo
+        )
 
 
 def value(e: Expr, p: Point) -> float:
@@ -101,7 +105,15 @@ def _read(base: Expr, at: list[int], p: Point) -> float:
         row = rows[at[0]]
         assert isinstance(row, list)
         return row[at[1]]
-    return value(base, p.along(at[0]))
+    return placed(base, at[0], p)
+
+
+def placed(e: Expr, k: int, p: Point) -> float:
+    """`e`, which has no positions, at place k of its axis. The caller keeps `e` alive."""
+    key = (id(e), k, p.T)
+    if key not in p.memo:
+        p.memo[key] = value(e, p.along(k))
+    return p.memo[key]
 
 
 def _length(base: Expr, p: Point) -> int:

@@ -9,6 +9,7 @@ Non-goals: masks that realise it (realise.py), approximation by exponentials.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -50,6 +51,11 @@ def period(e: Expr) -> int:
         case Call("eq", (Call("mod", (Pos("t"), Num(int(d)))), Num(0))):
             return d
     return 0
+
+
+def periods(m: Mono) -> int:
+    """How many remainders the conditions [d | n] of a product tell apart."""
+    return math.prod(max(1, period(e)) for e, _ in m.powers)
 
 
 def _is_wave(e: Expr) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from smac.expr import ONE, S_POS, T_POS, Call, Expr, Index, Name, Num, call
+from smac.masks.algebra import MAX_RANK
 from smac.masks.classify import lag as lags
 from smac.masks.classify import polynomial as poly
 from smac.masks.classify import terms
@@ -213,6 +214,8 @@ class Realiser:
             kernel = terms.strict(terms.product(factors if lower else [terms.CAUSAL, *factors]))
         else:
             kernel = terms.product([*factors, stepped])
+        if rank is not None and rank > MAX_RANK:
+            raise Unknown(f"a rank of {rank}; at most {MAX_RANK} lanes are kept")
         if ring:
             rank = None
             self.lines.append("band of lags: a ring of tokens, no sum of lanes")
@@ -221,6 +224,8 @@ class Realiser:
     def _plain(self, p: Poly) -> bool:
         """Whether sums of decays, rows and columns realise a lag function, and do so stably."""
         stable = terms.known("lag")  # the planner asks how many digits its lanes leave
+        if any(lags.periods(m) > MAX_PERIOD for m in p) or (lags.rank(p) or 0) > MAX_RANK:
+            return False
         return all(lags.degree(m) is not None and (stable or not lags.damped(m)) for m in p)
 
     def _constant(self, m: Mono) -> bool:

@@ -291,7 +291,7 @@ def test_explain_prints_the_measured_bound() -> None:
 def test_a_fit_is_never_applied_unasked() -> None:
     plain = spec(f'entry("where(t >= s, {POWER}, 0)")')
     plan = smac.compile(plain).plan(device="cpu", T=65536)
-    assert (plan.order, plan.fits) == ("quadratic", ())
+    assert (plan.order, plan.chosen.schedule, plan.fits) == ("linear", "fft", ())  # exact
 
 
 def test_the_page_is_up_to_date() -> None:

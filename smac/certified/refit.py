@@ -83,7 +83,7 @@ class _Work:
                 self.replaced(a) if isinstance(a, MaskTerm) else a for a in term.args))  # fmt: skip
         inner, tol, most = _inlined(term, self.lets).args
         assert isinstance(inner, MaskTerm)
-        mask = build(inner, self.spec)
+        mask = build(inner)
         what = f"{self.spec.name}: {NAME}({mask})"
         why = lags.why_not(mask)
         if why is not None:

@@ -71,7 +71,7 @@ def fit_of(term: MaskTerm, spec: Spec, horizon: int) -> Fit:
     """The fit of one approx(…) term of `spec`, a power of two lags long. PlanError as `resolve`."""
     inner, tol, most = term.args
     assert isinstance(inner, MaskTerm)
-    mask = build(inner, spec)
+    mask = build(inner)  # a formula as it stands, not as what it is classified to
     what = f"{spec.name}: {NAME}({mask})"
     return fitted(mask, *limits(tol, most, what), horizon, what)
 

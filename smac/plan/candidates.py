@@ -95,7 +95,7 @@ def _factors_per_value(r: Request) -> str | None:
 
 
 #: Bits that may be lost where lanes read positions, of those that the accumulator has.
-_SPARE = {"float64": 43, "float32": 10, "bfloat16": 14, "float16": 14}
+_SPARE = {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14}
 
 
 def _few_digits(r: Request) -> str | None:
@@ -121,8 +121,10 @@ def position_degree(e: Expr, turns: bool = True) -> int:
     match e:
         case Index("T"):
             return 1
-        case Call("mul", args):
-            return sum(position_degree(a, turns) for a in args)
+        case Call("mul", args):  # degrees add up; of errors of angles the largest counts
+            powers = [position_degree(a, turns=False) for a in args]
+            angles = [position_degree(a) - p for a, p in zip(args, powers, strict=True)]
+            return sum(powers) + (max(angles) if turns else 0)
         case Call("div", (a, b)):
             return position_degree(a, turns) - _length_degree(b)
         case Call("where", (_, *args)):

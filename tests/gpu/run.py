@@ -32,6 +32,12 @@ ORDERS = {
     "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
+    "cosformer": ("chunked", "quadratic"), "xpos": ("chunked", "quadratic"),
+    "semiseparable2": ("chunked", "chunks", "quadratic"), "log_linear": ("quadratic",),
+    "gamma_memory": ("quadratic",), "global_filter": ("quadratic",), "hydra": ("quadratic",),
+    "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
+    "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
+    "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
 name = "{name}"
@@ -62,8 +68,13 @@ TEXTS = {
         'K = "k"', 'K = "exp(k)"'),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
+#: Specs whose templates others exercise in every type: the narrowest and the widest will do.
+TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
+                                 "multiscale", "gla"}  # fmt: skip
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
+#: The seven levels of log_linear end at 64 tokens.
+SHORT = {**SMALL, "T": 64}
 #: Shapes that layers have, in bfloat16: the largest tiles that the templates take.
 LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
@@ -109,9 +120,11 @@ def cells(only: str | None) -> list[Cell]:
     "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
     chunked order both."""
     made: list[Cell] = [
-        (spec, order, dtype, SMALL, order != "quadratic" and dtype in ("bfloat16", "float64"), None)
+        (spec, order, dtype, SHORT if spec == "log_linear" else SMALL,
+         spec not in TWO_TYPES and order != "quadratic" and dtype in ("bfloat16", "float64"), None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
+        and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)

@@ -108,7 +108,7 @@ def _few_digits(r: Request) -> str | None:
                 "no digits to spare; use order='quadratic'")  # fmt: skip
     degree = max((position_degree(e) for e in factors), default=0)
     lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.dtype]
-    if r.dtype == "float32" and r.target == "triton":  # angles are made in float32 there
+    if r.dtype != "float64" and r.target == "triton":  # angles are made in float32 there
         spare = 4
     if lost > spare:
         return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "

@@ -32,7 +32,7 @@ ORDERS = {
     "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"), "xpos": ("chunked", "quadratic"),
+    "cosformer": ("chunked", "quadratic"), "xpos": ("quadratic",),
     "semiseparable2": ("chunked", "chunks", "quadratic"), "log_linear": ("quadratic",),
     "gamma_memory": ("quadratic",), "global_filter": ("quadratic",), "hydra": ("quadratic",),
     "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),

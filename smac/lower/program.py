@@ -117,7 +117,10 @@ def _by_lanes(plan: Plan) -> bool:
 def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
-    scans = tuple(replace(s, last=last) for s in p.scans if p.state or s.out in read)
+    used = tuple(s for s in p.scans if s.out in read)
+    if p.state and not used:  # decays of nothing fold the resets away; the last ids still go out
+        used = p.scans[:1]
+    scans = tuple(replace(s, last=last) for s in used)
     made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))

@@ -214,8 +214,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     if order == "quadratic":
         scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * channel_size(x)
         programs = heads * pieces * columns
-        steps = (_TILE_STEP + _NODE_STEP * x.nodes) * pieces * C / 64
-        steps *= 0.5 if x.support.lower else 1.0  # on average
+        row = entries(x, C, whole=True) / (max(x.T, 1) * C)  # tiles of a row of tiles, on average
+        steps = (_TILE_STEP + _NODE_STEP * x.nodes) * row * C / 64
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)
@@ -291,7 +291,7 @@ def _triton_seconds(
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
-        "memory": w.bytes / (device.bandwidth * _REACH[schedule][back]) * min(idle, 4),
+        "memory": w.bytes / (device.bandwidth * _REACH[schedule][back]) * min(idle, 2.5),
         "chain": turns * w.steps * step,
         "launches": w.launches * device.launch,
     }

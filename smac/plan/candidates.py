@@ -94,8 +94,12 @@ def _factors_per_value(r: Request) -> str | None:
     return None
 
 
-#: Bits that may be lost where lanes read positions, of those that the accumulator has.
-_SPARE = {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14}
+#: Bits that may be lost where lanes read positions, of those that the accumulator has. On triton
+#: angles are made in float32, and their gradients grow with the position.
+_SPARE = {
+    "torch": {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14},
+    "triton": {"float64": 43, "float32": 4, "bfloat16": 4, "float16": 4},
+}
 
 
 def _few_digits(r: Request) -> str | None:
@@ -107,9 +111,7 @@ def _few_digits(r: Request) -> str | None:
         return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
                 "no digits to spare; use order='quadratic'")  # fmt: skip
     degree = max((position_degree(e) for e in factors), default=0)
-    lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.dtype]
-    if r.dtype != "float64" and r.target == "triton":  # angles are made in float32 there
-        spare = 4
+    lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.target][r.dtype]
     if lost > spare:
         return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "
                 f"{spare} may go in {r.dtype}; use order='quadratic'")  # fmt: skip

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import MODES, Shape
-from benchmarks.cases_gpu import N_SWEEP, SCALING, T_SWEEP, GpuCase
+from benchmarks.cases_gpu import (
+    CUDNN,
+    FLASH,
+    N_SWEEP,
+    SCALING,
+    SCAN,
+    SSD,
+    T_SWEEP,
+    GpuCase,
+)
 from benchmarks.table import Row
 
 Points = dict[str, list[tuple[int, float]]]
@@ -56,14 +65,27 @@ def figures(rows: Sequence[Row]) -> dict[str, tuple[str, list[Panel]]]:
         if shapes is SCALING:
             panels.append(("memory, forward+backward", "MiB above the inputs",
                            memory(rows, shapes)))  # fmt: skip
+        panels = [(what, unit, {side: points for side, points in lines.items() if len(points) > 1})
+                  for what, unit, lines in panels]  # fmt: skip
         if any(lines for _, _, lines in panels):
             found[name] = (axis, panels)
     return found
 
 
-#: The same look for a side in every picture.
-_STYLES: dict[str, dict[str, Any]] = {"floor": {"color": "black", "linestyle": "--"},
-           "smac": {"color": "tab:red", "marker": "o", "linewidth": 2}}  # fmt: skip
+#: The same colour for a side in every picture.
+_COLOURS = {"floor": "black", "smac": "tab:red", SSD: "tab:blue", SCAN: "tab:orange",
+            FLASH: "tab:green", CUDNN: "tab:purple"}  # fmt: skip
+
+
+def style(side: str) -> dict[str, Any]:
+    """How a line is drawn: what is kept dotted, the floor dashed, SMAC heavier than the rest."""
+    name, _, kept = side.partition(", ")
+    found: dict[str, Any] = {"color": _COLOURS.get(name, "tab:gray"), "marker": "."}
+    if name == "floor":
+        found |= {"linestyle": "--", "marker": ""}
+    if name == "smac":
+        found |= {"linewidth": 2.5, "marker": "o"}
+    return found | ({"linestyle": ":"} if kept else {})
 
 
 def plot(rows: Sequence[Row], folder: Path, title: str) -> list[Path]:
@@ -77,8 +99,7 @@ def plot(rows: Sequence[Row], folder: Path, title: str) -> list[Path]:
         figure, places = plt.subplots(1, len(panels), figsize=(1 + 4.8 * len(panels), 4.5))
         for place, (what, unit, lines) in zip(places, panels, strict=True):
             for side, points in lines.items():
-                style = _STYLES.get(side, {"marker": "."})
-                place.plot(*zip(*points, strict=True), label=side, **style)
+                place.plot(*zip(*points, strict=True), label=side, **style(side))
             place.set_xscale("log", base=2)
             place.set(yscale="log", xlabel=axis, ylabel=unit, title=what)
             place.grid(True, alpha=0.3)

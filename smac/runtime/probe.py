@@ -6,7 +6,6 @@ Non-goals: everything else of calibration (calibrate.py). Imported where there i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
@@ -15,7 +14,7 @@ import triton.language as tl
 _BLOCK, _ROUNDS, _PROGRAMS = 1024, 4096, 4096
 
 
-def _spin(p_x: Any, ROUNDS: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def _spin(p_x, ROUNDS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(p_x + offset)
     for _ in range(ROUNDS):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smac.codegen.env import render
-from smac.codegen.print_triton import HELPERS, Text, real
+from smac.codegen.print_triton import HELPERS, SUM, Text, real
 from smac.codegen.triton_factors import factors_of
 from smac.codegen.triton_packed import LENGTHS, packed_grid
 from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
@@ -104,8 +104,8 @@ class Draft:
         return real(self.value(value, frame, rank))
 
     def integer(self, value: str | None, frame: Frame, rank: int) -> str:
-        """An integer value (a reset), or 0 where there is none."""
-        return "0" if value is None else self.value(value, frame, rank).text
+        """An integer value (a reset) to be compared, or 0 where there is none."""
+        return "0" if value is None else self.value(value, frame, rank).at(SUM)
 
     def operand(self, value: str, frame: Frame, rank: int = 2, cast: bool = True) -> str:
         """An operand of a product: its tile, 0 beyond its axes; `tail` is column n_P."""

@@ -200,6 +200,7 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec in PARALLEL:
         more = MANY if (spec, "chunked") in CROWDED else {}
         add(f"{spec}-chunks-float64", spec, "chunks", **more)
+    add("log_linear-chunked-float64", "log_linear", "chunked", H=1)  # resets by position
     for spec in ("ssd", "packed_ssd", "three_lanes"):
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
     for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere"):

@@ -37,7 +37,7 @@ def forward(plan: Plan) -> Program:
     if (sides := _sides(plan)) is not None:
         p = sides.parts
         made, scratch = two_sided.forward(sides)
-        return _program("forward", p, (*input_buffers(p), *_outputs(p), *scratch), made)
+        return _program("forward", plan, p, (*input_buffers(p), *_outputs(p), *scratch), made)
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
@@ -52,7 +52,7 @@ def forward(plan: Plan) -> Program:
             replace(raw, carries=(carry,)),
             pointwise("epilogue", output_stores(p)),
         )
-        return _program("forward", p, (*buffers, *scratch), steps)
+        return _program("forward", plan, p, (*buffers, *scratch), steps)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
         steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
@@ -60,7 +60,7 @@ def forward(plan: Plan) -> Program:
         carry = replace(carry, initial=None, final=None, restores="saved.KV")
     kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
     kernel = replace(kernel, stores=output_stores(p))
-    return _program("forward", p, (*buffers, *scratch), (*steps, kernel))
+    return _program("forward", plan, p, (*buffers, *scratch), (*steps, kernel))
 
 
 def backward(plan: Plan) -> Program:
@@ -82,7 +82,7 @@ def backward(plan: Plan) -> Program:
         *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
         *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
     )  # fmt: skip
-    return _program("backward", p, buffers, made.steps)
+    return _program("backward", plan, p, buffers, made.steps)
 
 
 def _spread(plan: Plan) -> Callable[[Order], Backward]:
@@ -114,7 +114,8 @@ def _by_lanes(plan: Plan) -> bool:
     return plan.order != "quadratic" and plan.chosen.schedule != "fft"
 
 
-def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
+def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
+             steps: tuple[Step, ...]) -> Program:  # fmt: skip
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     used = tuple(s for s in p.scans if s.out in read)
@@ -125,7 +126,7 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
     return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
-                          p.packed))  # fmt: skip
+                          p.packed, plan.tiles))  # fmt: skip
 
 
 def _reads(k: Kernel) -> frozenset[str]:

@@ -306,7 +306,7 @@ def _doctor(args: argparse.Namespace) -> int:
 def _doctor_torch(triton: bool) -> None:
     import torch
 
-    from smac.runtime.module import cache_dir
+    from smac.cachefile import cache_dir
 
     print(f"cache       {cache_dir()}")
     print(f"target torch   runs here ({torch.get_num_threads()} threads)")

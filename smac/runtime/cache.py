@@ -1,10 +1,10 @@
-"""What is remembered between processes: small JSON files in the user's cache, one a key.
+"""What is remembered between processes: a folder of the user's cache, one JSON file a key.
 
-A file holds its whole key beside the value, so that a digest that collides, a file that was moved
-and a version that changed are misses. Files are written whole and renamed into place; one that
-cannot be read, or does not say what it should, is a miss and is logged. Nothing is unpickled.
+A file holds its whole key beside the value, so that a file that was moved, a digest that collides
+and a version that changed are misses. Processes that write at once each write a whole file.
 
-Non-goals: what the values mean (tune.py, self_check.py), rendered sources (module.py).
+Non-goals: how files are written and read (smac/cachefile.py), what values mean (tune.py,
+self_check.py).
 """
 
 from __future__ import annotations
@@ -12,89 +12,43 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any
 
-from smac.runtime.module import cache_dir, private_folder
+from smac.cachefile import Shape, cache_dir, read_json, write_json
 
-log = logging.getLogger("smac.cache")
-#: The layout of a file; another one is a miss.
-FORMAT = 1
-#: Larger files are not ours.
-LARGEST = 64 * 1024
-
+log = logging.getLogger("smac")
 Key = Mapping[str, str | int | bool]
-V = TypeVar("V")
 
 
 @dataclass(frozen=True)
-class Cache(Generic[V]):
-    """Values by key in the folder `name`. `encode` makes JSON of a value; `decode` makes the value
-    of whatever JSON was found, or None where it is not one."""
+class Remembered:
+    """Values of one shape (smac/cachefile.py says what shapes are), by key, in the folder `name`.
+    """
 
     name: str
-    encode: Callable[[V], object]
-    decode: Callable[[object], V | None]
+    shape: Shape
 
-    @property
-    def folder(self) -> Path:
-        """Where the files are, made for this user alone."""
-        return private_folder(cache_dir() / self.name)
-
-    def path(self, key: Key) -> Path:
-        """The file of `key`, whether or not it is there."""
+    def file(self, key: Key) -> str:
+        """The name of a key's file inside the cache."""
         text = json.dumps(dict(key), sort_keys=True)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+        return f"{self.name}/{hashlib.sha256(text.encode()).hexdigest()}.json"
 
-    def read(self, key: Key) -> V | None:
+    def read(self, key: Key) -> Any:
         """The value of `key`; None for a miss."""
-        path = self.path(key)
-        try:
-            with path.open("rb") as f:
-                data = f.read(LARGEST + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as e:
-            return self._miss(path, str(e))
-        if len(data) > LARGEST:
-            return self._miss(path, f"more than {LARGEST} bytes")
-        try:
-            found = json.loads(data)
-        except (ValueError, RecursionError) as e:
-            return self._miss(path, f"no JSON ({type(e).__name__})")
-        if not isinstance(found, dict) or found.keys() != {"format", "key", "value"}:
-            return self._miss(path, "not the fields format, key, value")
-        if found["format"] != FORMAT or found["key"] != dict(key):
-            return self._miss(path, "another format or key")
-        value = self.decode(found["value"])
-        return self._miss(path, "a value that is none") if value is None else value
+        found = read_json(self.file(key), {"key": {str: (str, int, bool)}, "value": self.shape})
+        return found["value"] if found is not None and found["key"] == dict(key) else None
 
-    def write(self, key: Key, value: V) -> Path | None:
-        """Remember `value`; None where the disk does not take it, which is logged."""
-        path = self.path(key)
-        text = json.dumps({"format": FORMAT, "key": dict(key), "value": self.encode(value)},
-                          sort_keys=True, indent=1)  # fmt: skip
+    def write(self, key: Key, value: Any) -> Path | None:
+        """Remember `value`: where it lies, or None where the disk did not take it (logged)."""
         try:
-            fd, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            try:
-                with os.fdopen(fd, "w", encoding="utf-8") as f:
-                    f.write(text + "\n")
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            return write_json(self.file(key), {"key": dict(key), "value": value})
         except OSError as e:
-            log.warning("%s: cannot be written: %s", path, e)
+            log.warning("%s: not written: %s", cache_dir() / self.file(key), e)
             return None
-        return path
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         """How many entries there are."""
-        return sum(1 for _ in self.folder.glob("*.json"))
-
-    def _miss(self, path: Path, why: str) -> None:
-        log.warning("%s: taken for a miss: found %s", path, why)
+        return sum(1 for _ in (cache_dir() / self.name).glob("*.json"))

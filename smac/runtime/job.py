@@ -158,14 +158,16 @@ def _widened(x: Tensor | None) -> Tensor | None:
 class _Poison:
     """Memory that nothing was written to is NaN inside."""
 
+    memory: Any = torch.utils.deterministic  # type: ignore[attr-defined,unused-ignore]
+
     def __enter__(self) -> None:
         self.before = (torch.are_deterministic_algorithms_enabled(),
                        torch.is_deterministic_algorithms_warn_only_enabled(),
-                       torch.utils.deterministic.fill_uninitialized_memory)  # fmt: skip
+                       self.memory.fill_uninitialized_memory)  # fmt: skip
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = True
+        self.memory.fill_uninitialized_memory = True
 
     def __exit__(self, *_: object) -> None:
         on, warn, fill = self.before
         torch.use_deterministic_algorithms(on, warn_only=warn)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        self.memory.fill_uninitialized_memory = fill

@@ -31,22 +31,29 @@ def draw(spec: Spec, mask: Mask, sizes: Mapping[str, int], dtypes: Mapping[str, 
 
     `signed`: Q, K and V may have any sign; a caller whose outputs are not finite tries without."""
     g = torch.Generator().manual_seed(seed)
-    ids, below = id_inputs(spec.contraction.L), negative(spec, mask)
-    free = _operands(spec, mask) if signed else frozenset()
     length = {**sizes, "S": sizes["T"]}
     made = {}
-    for item in spec.inputs:
-        shape = [length[a] for a in item.axes]
-        if item.name in ids:
-            along = [-1 if a == "T" else 1 for a in item.axes]
+    for name, axes, kind in kinds(spec, mask, signed):
+        shape = [length[a] for a in axes]
+        if kind == "ids":
+            along = [-1 if a == "T" else 1 for a in axes]
             x = (torch.arange(length["T"]) // 7).reshape(along).expand(shape).contiguous()
         else:
             x = 0.1 + 0.8 * torch.rand(shape, generator=g)
-            if item.name in free:
+            if kind == "signed":
                 x = x * (1 - 2 * torch.randint(0, 2, shape, generator=g))
-            x = -x if item.name in below else x
-        made[item.name] = x.to(device, dtypes[item.name])
+            x = -x if kind == "negative" else x
+        made[name] = x.to(device, dtypes[name])
     return made
+
+
+def kinds(spec: Spec, mask: Mask, signed: bool) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Name and axes of every input, and how it is drawn: ids, signed, negative or positive."""
+    ids, below = id_inputs(spec.contraction.L), negative(spec, mask)
+    free = _operands(spec, mask) if signed else frozenset()
+    for i in spec.inputs:
+        yield i.name, i.axes, ("ids" if i.name in ids else "signed" if i.name in free else
+                               "negative" if i.name in below else "positive")  # fmt: skip
 
 
 def _operands(spec: Spec, mask: Mask) -> frozenset[str]:

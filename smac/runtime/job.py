@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +55,7 @@ class Case:
     values: tuple[Tensor | None, ...]
     lengths: Tensor | None
     job: Job
+    signed: bool
 
     def launcher(self, choose: Callable[[Plan], Plan] | None = None, exact: bool = False,
                  ) -> Launcher:  # fmt: skip
@@ -70,8 +71,8 @@ class Case:
         tensors = self.tensors(launcher, exact)
         if not self.job.backward:
             return lambda: list(launcher.forward(tensors))
-        g = torch.Generator().manual_seed(1)
-        cotangents = [torch.randn(y.shape, generator=g).to(y.device, y.dtype)
+        g = torch.Generator().manual_seed(1)  # what bfloat16 holds, every type does
+        cotangents = [torch.randn(y.shape, generator=g).bfloat16().to(y.device, y.dtype)
                       if y.dtype.is_floating_point else None
                       for y in launcher.forward(tensors)]  # fmt: skip
         needs = [x.dtype.is_floating_point for x in tensors]
@@ -103,17 +104,18 @@ def case(job: Job, signed: bool = True) -> Case:
         ends = torch.linspace(0, job.sizes["T"], job.sequences + 1)
         lengths = ends.round().to(device, torch.int32)
     return Case(spec, Options(**job.options), tuple(made.get(i.name) for i in spec.inputs),
-                lengths, job)  # fmt: skip
+                lengths, job, signed)  # fmt: skip
 
 
-def truth(job: Job) -> tuple[Case, list[Tensor | None]]:
-    """A case whose results are finite, and these results in float64 by the torch target."""
+def truth(job: Job, on: str = "") -> tuple[Case, list[Tensor | None]]:
+    """A case whose results are finite, and these results in float64 by the torch target, computed
+    on the device `on` (the job's own by default)."""
     for signed in (True, False):
-        made = case(job, signed)
+        made = case(replace(job, device=on or job.device), signed)
         exact = made.run(made.launcher(exact=True), exact=True)()
         if all(torch.isfinite(x).all() for x in exact if x is not None):
             break
-    return made, exact
+    return (case(job, signed) if on else made), exact
 
 
 def misfit(made: Case, launcher: Launcher, exact: Sequence[Tensor | None]) -> str | None:

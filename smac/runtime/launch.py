@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -132,6 +132,10 @@ class Cell:
         return any(self.sizes[a] == 0 for a in ("T", "H", *self.batch) if a in self.sizes)
 
 
+#: What is done with a program of a launcher before it is run for the first time.
+FirstUse: TypeAlias = "Callable[[Launcher, Runnable], None]"
+
+
 class Launcher:
     """Runs tensors that were checked to fit `cell`. Thread-safe: the backward is made once."""
 
@@ -152,7 +156,9 @@ class Launcher:
         moved = {n: v for n, v in self._views.items() if not v.plain}
         self._arguments = tuple((places[n], moved.get(n)) for n in self.runnable.reads())
         self._guard = cell.device if cell.device.type == "cuda" else None
+        self.backward_plan: Plan | None = None
         self._backward: Runnable | None = None
+        self._first_use: FirstUse | None = None
         self._lock = threading.Lock()
 
     def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
@@ -221,13 +227,13 @@ class Launcher:
         return tuple(found.get(name) if need else None
                      for name, need in zip(names, needs, strict=True))  # fmt: skip
 
-    def compile(self, tensors: Sequence[Tensor], backward: bool) -> list[Future[object]]:
-        """Start compiling the kernels that a run of `tensors`, or its backward, will launch."""
-        runnable = self.backward_program() if backward else self.runnable
+    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> list[Future[object]]:
+        """Start compiling the kernels that `runnable`, a program of this launcher, will launch for
+        tensors like these (as `run` has them, then states)."""
         if self.target != "triton" or self.cell.empty:
             return []
         given = [without_memory(x) for x in tensors]
-        if backward:
+        if runnable is not self.runnable:
             ys = [self._nothing(b, "meta") for b in self._outputs]
             states = given[self.cell.first_state :][:1]  # the last state is like the first
             return start(runnable, self._backward_arguments(runnable, given, [*ys, *states]),
@@ -262,9 +268,18 @@ class Launcher:
                 if self._backward is None:
                     from smac.lower import backward
 
-                    program = backward(self._plan_backward())
-                    self._backward = Runnable.of(program, self.target, self._precision)
+                    self.backward_plan = self._plan_backward()
+                    program = backward(self.backward_plan)
+                    made = Runnable.of(program, self.target, self._precision)
+                    if self._first_use is not None:
+                        self._first_use(self, made)
+                    self._backward = made
         return self._backward
+
+    def before_use(self, act: FirstUse) -> None:
+        """Call `act` on the forward program now, and on the backward's when that is made."""
+        act(self, self.runnable)
+        self._first_use = act
 
     def _hold(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Tensors by the name of their buffer, in its layout."""

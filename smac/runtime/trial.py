@@ -36,7 +36,8 @@ def say(**message: Any) -> None:
 def compiled(made: Case, config: Config) -> None:
     """Compile what `config` would launch."""
     launcher = made.launcher(in_config(config, made.job.backward))
-    for done in launcher.compile(made.tensors(launcher), made.job.backward):
+    runnable = launcher.backward_program() if made.job.backward else launcher.runnable
+    for done in launcher.compile(runnable, made.tensors(launcher)):
         done.result()
 
 

@@ -17,7 +17,7 @@ from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import SEQ, Buffer, Kernel, Program, Store, Value
+from smac.ir import SEG, SEQ, Buffer, Join, Kernel, Program, Store, Value
 from smac.plan.config import Tiles
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
@@ -53,6 +53,7 @@ class Host:
     helpers: set[str] = field(default_factory=set)
     extra_columns: dict[str, int] = field(default_factory=dict)
     chunk: str = ""
+    segments: str = ""
     lanes: int = 1
     made: set[str] = field(default_factory=set)
     count: int = 0
@@ -96,6 +97,8 @@ class Host:
             return str(self.lanes)
         if axis == "C":
             return self.chunk
+        if axis == SEG:
+            return self.segments
         more = self.extra_columns.get(state or "", 0)
         return f"n_{axis} + {more}" if more and axis == "P" else f"n_{axis}"
 
@@ -210,13 +213,14 @@ def results(p: Program) -> tuple[Buffer, ...]:
 def finals(p: Program) -> frozenset[str]:
     """State buffers that the program fills: final states, and ids after the last token."""
     carried = {c.final for s in p.steps if isinstance(s, Kernel) for c in s.carries if c.final}
+    carried |= {s.final for s in p.steps if isinstance(s, Join) and s.final}
     states = {b.name for b in p.buffers if b.role == "state"}
     return frozenset(carried | {n for n in states if n.endswith("_out")})
 
 
 def layout_of(p: Program) -> Layout:
     """Batch axes stand before T; what is neither known nor before T is a group of H."""
-    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEQ, "ENDS")
+    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEG, SEQ, "ENDS")
     batch: dict[str, None] = {}
     for b in p.buffers:
         if "T" in b.axes:

@@ -24,6 +24,7 @@ from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
 from smac.lower.quadratic import quadratic
+from smac.lower.segments import split
 from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
 from smac.plan.types import Plan
@@ -48,11 +49,9 @@ def forward(plan: Plan) -> Program:
     scratch = ()
     if p.reads_z and plan.request.target == "triton":
         raw, scratch = raw_output(order)
-        steps = (
-            replace(raw, carries=(carry,)),
-            pointwise("epilogue", output_stores(p)),
-        )
-        return _program("forward", plan, p, (*buffers, *scratch), steps)
+        whole = Backward((replace(raw, carries=(carry,)), pointwise("epilogue", output_stores(p))),
+                        scratch)  # fmt: skip
+        return _split("forward", plan, p, whole, buffers)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
         steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
@@ -60,7 +59,8 @@ def forward(plan: Plan) -> Program:
         carry = replace(carry, initial=None, final=None, restores="saved.KV")
     kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
     kernel = replace(kernel, stores=output_stores(p))
-    return _program("forward", plan, p, (*buffers, *scratch), (*steps, kernel))
+    whole = Backward((*steps, kernel), scratch)
+    return _split("forward", plan, p, whole, buffers)
 
 
 def backward(plan: Plan) -> Program:
@@ -80,14 +80,14 @@ def backward(plan: Plan) -> Program:
     )  # fmt: skip
     buffers = (
         *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
-        *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
+        *(state_buffers(p, "state.dS0") if p.state else ()),
     )  # fmt: skip
-    return _program("backward", plan, p, buffers, made.steps)
+    return _split("backward", plan, p, made, buffers)
 
 
 def _spread(plan: Plan) -> Callable[[Order], Backward]:
     """How the schedule spreads the reads of a backward over kernels."""
-    if plan.chosen.schedule == "chunks":
+    if plan.chosen.schedule in ("chunks", "segmented"):
         return parallel
     return apart if plan.request.target == "triton" else together
 
@@ -112,6 +112,16 @@ def _by_channel(plan: Plan, p: Parts) -> bool:
 def _by_lanes(plan: Plan) -> bool:
     """Whether the order carries the states of the mask's lanes, rather than evaluate its entry."""
     return plan.order != "quadratic" and plan.chosen.schedule != "fft"
+
+
+def _split(name: str, plan: Plan, p: Parts, made: Backward,
+           buffers: tuple[Buffer, ...]) -> Program:  # fmt: skip
+    """The program of what was made; its sweeps in segments where the schedule says so."""
+    steps, scratch = made.steps, made.scratch
+    if plan.chosen.schedule == "segmented":
+        steps, more = split(p, steps)
+        scratch = (*scratch, *more)
+    return _program(name, plan, p, (*buffers, *scratch), steps)
 
 
 def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],

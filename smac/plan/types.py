@@ -58,7 +58,8 @@ class Candidate:
     """One way to run a request, with its predicted cost.
 
     `chunk` rows of a piece; `segment` tokens in flight; `schedule` names how reads are spread over
-    kernels ("segments" on torch; "sweep", "tiles", "tokens" on triton; "fft").
+    kernels ("segments" on torch; "sweep", "segmented", "chunks", "tiles", "tokens" on triton;
+    "fft").
     flops (2 a multiply-add, dots only), scalar_flops, bytes, workspace bytes, time in seconds.
     `dots` names the products that make the flops, `traffic` the bytes by what moves, `parts` the
     seconds by resource.

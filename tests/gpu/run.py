@@ -26,14 +26,16 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 RECORD = HERE / "verified.json"
 
+#: Schedules of the chunked order beside that of sweeps.
+SCHEDULES = ("chunks", "segmented")
 ORDERS = {
-    "ssd": ("chunked", "chunks", "quadratic", "linear"),
-    "packed_ssd": ("chunked", "chunks", "quadratic"),
+    "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "packed_ssd": ("chunked", "chunks", "segmented", "quadratic"),
     "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
     "cosformer": ("chunked", "quadratic"), "xpos": ("quadratic",),
-    "semiseparable2": ("chunked", "chunks", "quadratic"), "log_linear": ("quadratic",),
+    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"), "log_linear": ("quadratic",),
     "gamma_memory": ("quadratic",), "global_filter": ("quadratic",), "hydra": ("quadratic",),
     "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
     "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
@@ -80,6 +82,7 @@ LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
     ("ssd", "chunks", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
+    ("ssd", "segmented", {"B": 1, "T": 5000, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
@@ -117,13 +120,13 @@ Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 
 def cells(only: str | None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
-    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
-    chunked order both."""
+    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel,
+    "segmented" for sweeps of segments, in the chunked order all."""
     made: list[Cell] = [
         (spec, order, dtype, SHORT if spec == "log_linear" else SMALL,
          spec not in TWO_TYPES and order != "quadratic" and dtype in ("bfloat16", "float64"), None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
-        if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
+        if (order not in SCHEDULES or dtype != "float16")  # states in memory would be too narrow
         and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
@@ -161,8 +164,8 @@ def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
     # What a kernel fails to write is NaN, not luck.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
-    order = "chunked" if order == "chunks" else order
+    schedule = {"chunked": "sweep"}.get(order, order if order in SCHEDULES else "auto")
+    order = "chunked" if order in SCHEDULES else order
     op = smac.compile(TEXTS.get(spec, spec), target="triton", order=order, schedule=schedule)
     given = {**sizes, "W": sizes["T"]}
     have = {a for i in op.spec.inputs for a in i.axes}

@@ -45,6 +45,7 @@ from smac.axes import SEG as SEG  # re-exported: buffers speak of them
 from smac.axes import SEQ as SEQ
 from smac.expr import Expr
 from smac.masks.base import Support
+from smac.plan.config import OWN, Tiles
 
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
@@ -260,7 +261,8 @@ Step = Kernel | Scan | Join
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds."""
+    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds;
+    `tiles`: how kernels are cut, where that is not the printer's choice."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -268,6 +270,7 @@ class Program:
     batch: tuple[str, ...] = ("B",)
     groups: tuple[str, ...] = ()
     packed: bool = False
+    tiles: Tiles = OWN
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`; KeyError when there is none."""

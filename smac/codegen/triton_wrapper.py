@@ -18,6 +18,7 @@ from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
 from smac.expr import names
 from smac.ir import SEG, SEQ, Buffer, Join, Kernel, Program, Store, Value
+from smac.plan.config import Tiles
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
@@ -138,8 +139,8 @@ class Host:
             f"{k.name}[({grid},)](",
             *(f"    {a}" for a in args),
             *([f"    {sizes},"] if sizes else []),
-            f"    {constants}, num_warps={k.warps},",
-            f"    num_stages={_stages(k)},",
+            f"    {constants}, num_warps={_warps(k, self.program.tiles)},",
+            f"    num_stages={_stages(k, self.program.tiles)},",
             ")",
         ]
 
@@ -231,9 +232,15 @@ def layout_of(p: Program) -> Layout:
     return Layout(batch_axes, tuple(others), frozenset(sized), p.packed)
 
 
-def _stages(k: Launch) -> str:
-    """Loads in flight: as asked for, or as many as fit."""
-    return k.stages or f"stages({', '.join(['op', *_tile(dict(k.constants))])})"
+def _warps(k: Launch, tuned: Tiles) -> int | str:
+    """Warps of a program: as tuned, where it has a loop over tiles."""
+    return tuned.warps if tuned.warps and _tile(dict(k.constants)) else k.warps
+
+
+def _stages(k: Launch, tuned: Tiles) -> str:
+    """Loads in flight: as asked for, or as many as fit, and no more than tuned."""
+    fit = f"stages({', '.join(['op', *_tile(dict(k.constants))])})"
+    return k.stages or (f"min({fit}, {tuned.stages})" if tuned.stages else fit)
 
 
 def _tile(constants: Mapping[str, str]) -> list[str]:

@@ -38,7 +38,7 @@ def forward(plan: Plan) -> Program:
     if (sides := _sides(plan)) is not None:
         p = sides.parts
         made, scratch = two_sided.forward(sides)
-        return _program("forward", p, (*input_buffers(p), *_outputs(p), *scratch), made)
+        return _program("forward", plan, p, (*input_buffers(p), *_outputs(p), *scratch), made)
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
@@ -121,10 +121,11 @@ def _split(name: str, plan: Plan, p: Parts, made: Backward,
     if plan.chosen.schedule == "segmented":
         steps, more = split(p, steps)
         scratch = (*scratch, *more)
-    return _program(name, p, (*buffers, *scratch), steps)
+    return _program(name, plan, p, (*buffers, *scratch), steps)
 
 
-def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
+def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
+             steps: tuple[Step, ...]) -> Program:  # fmt: skip
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     used = tuple(s for s in p.scans if s.out in read)
@@ -135,7 +136,7 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
     return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
-                          p.packed))  # fmt: skip
+                          p.packed, plan.tiles))  # fmt: skip
 
 
 def _reads(k: Kernel) -> frozenset[str]:

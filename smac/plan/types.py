@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from smac.certified.fit import Fit
 from smac.masks.base import Mask
+from smac.plan.config import OWN, Config, Tiles
 from smac.show import show
 from smac.spec import Spec
 
@@ -86,6 +87,7 @@ class Plan:
 
     `fits`: what stands for each approx(…) of the mask, in the order in which they are written.
     `asked`: the specialised spec with them unfitted, to be planned at other sizes.
+    `tiles`: how kernels are cut, where tuning found better than the printer's own choice.
     """
 
     request: Request
@@ -94,6 +96,7 @@ class Plan:
     illegal: tuple[tuple[str, str], ...] = ()
     fits: tuple[Fit, ...] = ()
     asked: Spec | None = None
+    tiles: Tiles = OWN
 
     @property
     def mask_text(self) -> str:
@@ -110,6 +113,12 @@ class Plan:
     def chunk(self) -> int:
         """Tokens in a chunk (rows of a tile for the quadratic order)."""
         return self.chosen.chunk
+
+    @property
+    def config(self) -> Config:
+        """What is chosen, as a point of the space that tuning searches."""
+        c = self.chosen
+        return Config(c.order, c.schedule, c.chunk, self.tiles)
 
     def explain(self, width: int = 100) -> str:
         """Every candidate, its flops, bytes, launches, workspace, predicted time, why it lost."""

@@ -9,7 +9,7 @@ from collections import Counter
 
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import DTYPES, KINDS, ROLES, Kernel, Program, Scan
+from smac.ir import DTYPES, KINDS, ROLES, Kernel, Move, Program, Scan
 
 
 def verify(program: Program) -> Program:
@@ -21,8 +21,9 @@ def verify(program: Program) -> Program:
         _hold(b.dtype in DTYPES, program, f"buffer '{b.name}' has dtype '{b.dtype}'")
         _hold(b.role in ROLES, program, f"buffer '{b.name}' has role '{b.role}'")
     for step in program.steps:
-        if isinstance(step, Scan):
-            _hold({step.out, step.source} <= known, program, f"scan of unknown '{step.source}'")
+        if isinstance(step, Scan | Move):
+            what = type(step).__name__.lower()
+            _hold({step.out, step.source} <= known, program, f"{what} of unknown '{step.source}'")
         else:
             _kernel(program, step, known)
     written = {s.buffer for k in program.steps if isinstance(k, Kernel) for s in k.stores}

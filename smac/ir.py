@@ -50,7 +50,8 @@ from smac.plan.config import OWN, Tiles
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
 DTYPES = ("operand", "acc", "int", "input")
-ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch", "lengths")
+#: A "sum" is a gradient of something that is no input: scratch that stores add up in.
+ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch", "sum", "lengths")
 #: How a kernel walks: "chunked" sweeps chunks with carried states, "recurrent" tokens with carried
 #: states, "tiles" goes over T × T tiles of `entry`, "fft" convolves along T, "pointwise" has
 #: no mask.
@@ -256,7 +257,19 @@ class Join:
     tail: bool = False
 
 
-Step = Kernel | Scan | Join
+@dataclass(frozen=True, slots=True)
+class Move:
+    """`out` is `source` at other tokens: `fn` is one of expr.MOVE_FUNCTIONS, ends repeated.
+
+    `back`: the adjoint, added to `out`: each token of `source` to where it was read."""
+
+    out: str
+    fn: str
+    source: str
+    back: bool = False
+
+
+Step = Kernel | Scan | Move | Join
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from smac.expr import names
-from smac.ir import Buffer, Carry, Kernel, Program, Scan, Step
+from smac.ir import Buffer, Carry, Kernel, Move, Program, Scan, Step
 from smac.lower import two_sided
 from smac.lower.adjoint import (
     READ_Y,
@@ -23,6 +23,7 @@ from smac.lower.channels import by_channel, swept
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
+from smac.lower.mask_values import canonical
 from smac.lower.quadratic import quadratic
 from smac.lower.segments import split
 from smac.lower.two_sided import Sides
@@ -131,12 +132,48 @@ def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
     used = tuple(s for s in p.scans if s.out in read)
     if p.state and not used:  # decays of nothing fold the resets away; the last ids still go out
         used = p.scans[:1]
+    moves = _moves(p, read)
+    moved = {m.source for m in moves}
+    used = tuple(s for s in p.scans if s in used or s.out in moved)
     scans = tuple(replace(s, last=last) for s in used)
     made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
+    moved_buffers, back = _moved(p, moves, steps)
+    made += moved_buffers
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
-    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
-                          p.packed, plan.tiles))  # fmt: skip
+    return verify(Program(name, (*buffers, *made), (*scans, *moves, *steps, *back), p.spec.batch,
+                          p.spec.groups, p.packed, plan.tiles))  # fmt: skip
+
+
+def _moves(p: Parts, read: frozenset[str]) -> tuple[Move, ...]:
+    """Those that kernels read, and those that these are made of."""
+    kept: list[Move] = []
+    for m in reversed(p.moves):
+        if m.out in read or m.out in {k.source for k in kept}:
+            kept.insert(0, m)
+    return tuple(kept)
+
+
+def _moved(p: Parts, moves: tuple[Move, ...],
+           steps: tuple[Step, ...]) -> tuple[list[Buffer], tuple[Move, ...]]:  # fmt: skip
+    """Buffers of moves and of their gradients, and the steps that take those to the inputs."""
+    floats = dict(p.differentiable)
+    inputs = {i.name: i for i in p.spec.inputs}
+    stored = {s.buffer for k in steps if isinstance(k, Kernel) for s in k.stores}
+    buffers, back = [], []
+    for m in reversed(moves):  # a move of a move hands its gradient to that first
+        root = m
+        while (inner := next((x for x in p.moves if x.out == root.source), None)) is not None:
+            root = inner
+        source = next((s.source for s in p.scans if s.out == root.source), root.source)
+        axes = canonical(p.spec, inputs[source].axes)
+        own = ("input", source) if m.out in floats else ("int", "")
+        buffers.append(Buffer(m.out, axes, own[0], "scratch", own[1]))
+        if f"grad.{m.out}" in stored:
+            buffers.append(Buffer(f"grad.{m.out}", axes, "acc", "sum"))
+            back.append(Move(f"grad.{m.source}", m.fn, f"grad.{m.out}", back=True))
+            stored.add(f"grad.{m.source}")
+    return buffers, tuple(back)
 
 
 def _reads(k: Kernel) -> frozenset[str]:

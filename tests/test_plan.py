@@ -64,11 +64,24 @@ def test_a_mask_without_states_never_crosses() -> None:
 @pytest.mark.parametrize("order", ["chunked", "linear"])
 def test_a_forced_order_names_the_missing_law(order: str) -> None:
     with pytest.raises(PlanError) as e:
-        plan("toeplitz", order=order)
+        plan("toeplitz", order=order, state=order == "linear")
     law = "needs generators: mask 'toeplitz(h)' has none (no finite state)"
-    assert f"toeplitz: order='{order}' {law}" in str(e.value)
-    if order == "linear":
-        assert "by fft: FFT order is not on target triton yet" in str(e.value)
+    assert law in str(e.value)
+    if order == "chunked":
+        assert f"toeplitz: order='{order}' {law}" in str(e.value)
+
+
+@pytest.mark.parametrize("target", ["torch", "triton"])
+def test_lags_run_by_fft_on_both_targets(target: str) -> None:
+    made = plan("toeplitz", order="linear", target=target, device="h100")
+    assert (made.order, made.chosen.schedule, made.request.target) == ("linear", "fft", target)
+    with pytest.raises(PlanError, match="by fft: FFT needs a symbol: mask 'window"):
+        masked("window(5) * decay(gamma)", target, "linear")
+
+
+def test_long_lags_are_convolved_on_a_gpu() -> None:
+    orders = [plan("toeplitz", device="h100", sizes={"T": n}).order for n in (2048, 131072)]
+    assert orders == ["quadratic", "linear"]
 
 
 def masked(L: str, target: str, order: str) -> Plan:

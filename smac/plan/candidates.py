@@ -200,8 +200,6 @@ def _no_fft(x: Shape, r: Request) -> str | None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
     if r.packed:
         return "FFT convolves along all of T and keeps no packed sequences apart"
-    if r.target == "triton":
-        return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
 
 

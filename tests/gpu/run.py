@@ -30,11 +30,11 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "quadratic"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
+    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
     "cosformer": ("chunked", "quadratic"), "xpos": ("quadratic",),
     "semiseparable2": ("chunked", "chunks", "quadratic"), "log_linear": ("quadratic",),
-    "gamma_memory": ("quadratic",), "global_filter": ("quadratic",), "hydra": ("quadratic",),
+    "gamma_memory": ("quadratic",), "global_filter": ("quadratic", "fft"), "hydra": ("quadratic",),
     "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
     "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
     "window": ("quadratic",),
@@ -118,10 +118,11 @@ Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 def cells(only: str | None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
     "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
-    chunked order both."""
+    chunked order both, "fft" for that of the linear order."""
     made: list[Cell] = [
         (spec, order, dtype, SHORT if spec == "log_linear" else SMALL,
-         spec not in TWO_TYPES and order != "quadratic" and dtype in ("bfloat16", "float64"), None)
+         spec not in TWO_TYPES and order not in ("quadratic", "fft")
+         and dtype in ("bfloat16", "float64"), None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
         and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
@@ -161,8 +162,8 @@ def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
     # What a kernel fails to write is NaN, not luck.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
-    order = "chunked" if order == "chunks" else order
+    schedule = {"chunked": "sweep", "chunks": "chunks", "fft": "fft"}.get(order, "auto")
+    order = {"chunks": "chunked", "fft": "linear"}.get(order, order)
     op = smac.compile(TEXTS.get(spec, spec), target="triton", order=order, schedule=schedule)
     given = {**sizes, "W": sizes["T"]}
     have = {a for i in op.spec.inputs for a in i.axes}

@@ -36,6 +36,8 @@ class TileScope(Scope):
 
     def _code(self, e: Expr) -> Code:
         match e:
+            case At() | Between() if self.wide:
+                return self._doubled(self._narrow(e))
             case Pos(which):
                 text = f"{which}_own" if self.packed and not self.inside else which
                 return Code(text, ("T",) if which == "t" else ("S",), integer=True)
@@ -51,6 +53,14 @@ class TileScope(Scope):
                 return Code(text, (*axes, "T", "S"))
             case _:
                 return super()._code(e)
+
+    def _narrow(self, e: Expr) -> Code:
+        """What an angle reads at positions: made as anywhere else."""
+        self.wide = False
+        try:
+            return self.code(e)
+        finally:
+            self.wide = True
 
     def at(self, base: Code, index: tuple[Expr, ...]) -> Code:
         """`base` read at positions `index`."""

@@ -32,7 +32,7 @@ ORDERS = {
     "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"), "xpos": ("quadratic",),
+    "cosformer": ("chunked", "quadratic"), "xpos": ("auto", "chunked", "chunks", "quadratic"),
     "semiseparable2": ("chunked", "chunks", "quadratic"), "log_linear": ("quadratic",),
     "gamma_memory": ("quadratic",), "global_filter": ("quadratic", "fft"), "hydra": ("quadratic",),
     "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
@@ -71,6 +71,9 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
                                  "multiscale", "gla"}  # fmt: skip
+TWO = ("bfloat16", "float64")
+#: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
+TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -122,10 +125,10 @@ def cells(only: str | None) -> list[Cell]:
     made: list[Cell] = [
         (spec, order, dtype, SHORT if spec == "log_linear" else SMALL,
          spec not in TWO_TYPES and order not in ("quadratic", "fft")
-         and dtype in ("bfloat16", "float64"), None)
+         and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
-        and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
+        and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)

@@ -32,10 +32,11 @@ SHIPPED = {
     "linear_attention": ("chunked", "linear", "quadratic"),
     "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
+    "xpos": ("chunked", "quadratic"),
 }  # fmt: skip
 #: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
 PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
-            "three_lanes", "hostile_names", "groups_everywhere")  # fmt: skip
+            "three_lanes", "hostile_names", "groups_everywhere", "xpos")  # fmt: skip
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
@@ -218,6 +219,7 @@ def cells() -> dict[str, Callable[[], float]]:
                         ("linear_attention", "chunked"), ("gla", "chunked"),
                         ("channel_p", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
+    add("fast_wave-chunked-float32", "fast_wave", "chunked", torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
                         ("three_lanes", "chunked"), ("gla", "chunked"), ("channel_p", "chunked"),
                         ("channel_documents", "chunked"),

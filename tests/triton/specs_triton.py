@@ -130,6 +130,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
              inputs='q = "B T N"\nk = "B T N"\nv = "B T H"\n').replace(
             'V = "v"', 'V = "softplus(d) * v"'), ("chunked", "linear")),
     "fourier": (spec("fourier('cos')"), ("quadratic",)),
+    # Angles of 10⁶ at T = 37, which float32 has no fractions of a turn for.
+    "fast_wave": (
+        spec("decay(gamma) * wave(40000.7)", 'gamma = "H"\n'), ("quadratic",)),
     "formula": (
         spec("entry('where(t >= s, where(mod(t - s, 3) == 0, exp(-(t - s) / 8), 0.25), 0)')"),
         ("quadratic",)),

@@ -90,6 +90,8 @@ def _spread(plan: Plan) -> Callable[[Order], Backward]:
     """How the schedule spreads the reads of a backward over kernels."""
     if plan.chosen.schedule in ("chunks", "segmented"):
         return parallel
+    if plan.chosen.schedule == "fft":  # one transform of each product serves every read
+        return together
     return apart if plan.request.target == "triton" else together
 
 

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smac.expr import MOVE_FUNCTIONS, At, Between, Call, Expr, Index, Size, children, walk
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    At,
+    Between,
+    Call,
+    Expr,
+    Index,
+    Size,
+    children,
+    names,
+    walk,
+)
 from smac.locate import clip
 from smac.masks.band import form
 from smac.masks.base import Lane
@@ -126,32 +137,35 @@ def _factors_per_value(r: Request) -> str | None:
     return None
 
 
-#: Bits that may be lost where lanes read positions, of those that the accumulator has. On triton
-#: angles are made in float32, and their gradients grow with the position.
+#: Bits that may be lost where lanes read positions, of those that the accumulator has. Triton's
+#: products of 16 bits round states; the gradient of an angle is theirs times the position.
 _SPARE = {
     "torch": {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14},
-    "triton": {"float64": 43, "float32": 4, "bfloat16": 4, "float16": 4},
+    "triton": {"float64": 43, "float32": 13, "bfloat16": 4, "float16": 4},
 }
 
 
 def _few_digits(r: Request) -> str | None:
-    """Lanes that read positions cancel, or turn by large angles: digits go as T grows."""
+    """Lanes that read powers of positions cancel, and so do gradients of what turns by them: digits
+    go as T grows. Angles themselves are made in float64, whatever the type."""
     factors = [e for x in _lanes(r) for e in (x.read, x.write)]
     powers = max((position_degree(e, turns=False) for e in factors), default=0)
     exact = r.dtype == "float64" or (r.dtype != "float32" and r.target == "torch")
     if powers and not exact:
         return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
                 "no digits to spare; use order='quadratic'")  # fmt: skip
-    degree = max((position_degree(e) for e in factors), default=0)
+    degree = max((position_degree(e, turns=r.backward) for e in factors), default=0)
     lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.target][r.dtype]
     if lost > spare:
-        return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "
-                f"{spare} may go in {r.dtype}; use order='quadratic'")  # fmt: skip
+        where = "in the gradient of an angle that" if degree > powers else "where its lanes"
+        return (f"loses {lost} bits at T = {r.size('T')}, {where} read{'s' * (degree > powers)} "
+                f"positions; at most {spare} may go in {r.dtype}; use order='quadratic'")
     return None
 
 
 def position_degree(e: Expr, turns: bool = True) -> int:
-    """The power of the position that `e` grows with; `turns`: an angle's error counts as one."""
+    """The power of the position that `e`, or with `turns` its gradient, grows with: an angle's
+    position comes out as a factor, where there is an input in it to differentiate by."""
     match e:
         case Index("T"):
             return 1
@@ -164,7 +178,7 @@ def position_degree(e: Expr, turns: bool = True) -> int:
         case Call("where", (_, *args)):
             return max(position_degree(a, turns) for a in args)
         case Call("sin" | "cos", (a,)):
-            return position_degree(a) if turns else 0
+            return position_degree(a) if turns and names(a) else 0
         case Call("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "mod", _):
             return 0
         case _:
@@ -240,8 +254,6 @@ def _no_fft(x: Shape, r: Request) -> str | None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
     if r.packed:
         return "FFT convolves along all of T and keeps no packed sequences apart"
-    if r.target == "triton":
-        return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
 
 

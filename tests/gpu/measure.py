@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-#: Schedules of the chunked order beside that of sweeps.
-SCHEDULES = ("chunks", "segmented")
+#: Schedules that cells ask for by name, and their orders.
+SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 ENDS = (0, 130, 130, 131, 300)
 
 
@@ -17,7 +17,7 @@ def _trial(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule
            chunk: int | None = None, state: bool = False, special: bool = False) -> Any:
     """The op and its inputs on the GPU, where what a kernel fails to write is NaN, not luck.
 
-    `spec`: a name or TOML text; `order` may be a schedule of the chunked order."""
+    `spec`: a name or TOML text; `order` may be a schedule."""
     import torch
 
     import smac
@@ -29,7 +29,7 @@ def _trial(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule
     torch.utils.deterministic.fill_uninitialized_memory = True
     if schedule == "auto":
         schedule = {"chunked": "sweep"}.get(order, order if order in SCHEDULES else "auto")
-    order = "chunked" if order in SCHEDULES else order
+    order = SCHEDULES.get(order, order)
     op = smac.compile(spec, target="triton", order=order, schedule=schedule, chunk=chunk)
     have = {a for i in op.spec.inputs for a in i.axes}
     wanted = complete(op.spec, {a: n for a, n in sizes.items() if a in have})

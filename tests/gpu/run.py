@@ -32,12 +32,12 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
+    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"), "xpos": ("chunked", "chunks", "quadratic"),
+    "cosformer": ("chunked", "quadratic"), "xpos": ("auto", "chunked", "chunks", "quadratic"),
     "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
     "log_linear": ("chunked", "chunks", "quadratic"),
-    "gamma_memory": ("chunked", "chunks", "quadratic"), "global_filter": ("quadratic",),
+    "gamma_memory": ("chunked", "chunks", "quadratic"), "global_filter": ("quadratic", "fft"),
     "hydra": ("quadratic",),
     "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
     "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
@@ -76,6 +76,9 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
                                  "multiscale", "gla"}  # fmt: skip
+TWO = ("bfloat16", "float64")
+#: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
+TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -124,7 +127,7 @@ NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
 
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
-        "segmented": ("chunked", "segmented"),
+        "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"), "auto": ("auto", "auto"),
         "quadratic": ("quadratic", "auto"), "linear": ("linear", "auto")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 #: What of a result says which cell it is.
@@ -161,14 +164,14 @@ def sizes_of(spec: str) -> dict[str, int]:
 def cells(only: str | None = None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
     "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel,
-    "segmented" for sweeps of segments, in the chunked order all."""
+    "segmented" for sweeps of segments, in the chunked order all, "fft" for that of the linear."""
     no = refused()
     made: list[Cell] = [
         (spec, order, dtype, sizes_of(spec),
-         spec not in TWO_TYPES and order != "quadratic" and dtype in ("bfloat16", "float64"), None)
+         spec not in TWO_TYPES and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
-        and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
+        and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)

@@ -111,11 +111,11 @@ class Carry:
     Kind "chunked"/"recurrent": a state [N, P] per head and lane. `reverse` sweeps from the end,
     under Lᵀ. It takes the lanes that are `upper` where it is; L then stands for those lanes, which
     the mask holds transposed. `initial`/`final` name state buffers or None; `saves` a scratch
-    buffer that keeps the state with which the sweep enters each segment of the walk (axes batch, "C" for segments in
-    order of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
-    `against` names states that another carry saved: where the sweep enters a segment, their product
-    with its own, summed over N, goes to the buffer `met` (axes batch, "C", H, R, P); a carry with
-    `met` and `restores` reads it there.
+    buffer that keeps the state with which the sweep enters each segment of the walk (axes batch,
+    "C" for segments in order of time, H, R, N, P); `restores` instead reads the states that an
+    earlier kernel saved. `against` names states that another carry saved: where the sweep enters a
+    segment, their product with its own, summed over N, goes to the buffer `met` (axes batch, "C",
+    H, R, P); a carry with `met` and `restores` reads it there.
     """
 
     name: str

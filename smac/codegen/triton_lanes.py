@@ -1,8 +1,8 @@
 """Contexts of a lane's gradients: of its log decay, its read and its write factor.
 
 The kernel holds both carries: KV (left K, right V) whose saved states enter each piece of the walk,
-and QG in reverse (left Q, right dY) whose saved adjoints leave it. Above the diagonal it is the other
-way round: Q ⊗ dY is what enters, by the columns of the lane, and K ⊗ V what its rows read in reverse.
+and QG in reverse (left Q, right dY) whose saved adjoints leave it. Above the diagonal it is the
+other way round: Q ⊗ dY is what enters a piece, and K ⊗ V comes from behind it.
 
 Non-goals: no chain to inputs, no sums over batch or tokens (the wrapper's).
 """

@@ -33,6 +33,7 @@ from smac.lower.sides import (
 )
 from smac.lower.values import Parts, chain, cotangent, needs_y, output_axes, sum_of
 
+
 @dataclass(frozen=True, slots=True)
 class Backward:
     """Steps of a backward and the scratch buffers that they pass results through."""

@@ -12,7 +12,7 @@ from smac.derive import simplify
 from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
 from smac.ir import Gather, LaneIR, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
-from smac.masks.lanes import forgets, turned
+from smac.masks.lanes import carried, turned
 from smac.plan.types import Request
 from smac.spec import Spec
 
@@ -135,9 +135,8 @@ def lanes_of(
     values: list[Value] = []
 
     def keeps(x: Lane) -> bool:
-        """Whether a lane is carried; a diagonal is, where it is all that its side has."""
-        alone = all(forgets(y) and not y.late for y in generators.lanes)
-        return not both or request.state or x.late or alone or not forgets(x)
+        """Whether a lane has a state, which it always has where states are asked for."""
+        return not both or request.state or x.late or x in carried(generators.lanes)
 
     def value(name: str, e: Expr, trivial: Expr) -> str | None:
         e = scans.replace(e)
@@ -152,11 +151,11 @@ def lanes_of(
             replaced = scans.replace(x.reset)
             values.append(Value(f"reset{i}", replaced, axes.of(replaced), "int"))
             reset = f"reset{i}"
-        carried = keeps(x)
+        kept = keeps(x)
         return LaneIR(
-            value(f"a{i}", x.log_decay, ZERO) if carried else None, reset,
+            value(f"a{i}", x.log_decay, ZERO) if kept else None, reset,
             value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
-            upper=both and i >= len(generators.lanes), keeps=carried,
+            upper=both and i >= len(generators.lanes), keeps=kept,
         )  # fmt: skip
 
     lanes = tuple(lane(i, x) for i, x in enumerate(own))

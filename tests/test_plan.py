@@ -93,11 +93,10 @@ def masked(L: str, target: str, order: str) -> Plan:
                 target=target, order=order)  # fmt: skip
 
 
-def test_late_lanes_are_for_torch() -> None:
-    assert masked("strict(decay(gamma))", "torch", "chunked").order == "chunked"
-    with pytest.raises(PlanError) as e:
-        masked("strict(decay(gamma))", "triton", "linear")
-    assert "takes no late lanes on target triton so far (strict, shift, what is" in str(e.value)
+@pytest.mark.parametrize("target", ["torch", "triton"])
+@pytest.mark.parametrize("L", ["strict(decay(gamma))", "decay(gamma) + transpose(decay(gamma))"])
+def test_late_lanes_and_those_above_the_diagonal_are_chunked(L: str, target: str) -> None:
+    assert masked(L, target, "chunked").order == "chunked"
 
 
 def test_other_tokens_and_time_backwards_are_for_torch() -> None:

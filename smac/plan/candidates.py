@@ -92,7 +92,7 @@ def lacks_generators(r: Request) -> str | None:
         return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
-    if r.packed and generators.above:
+    if r.packed and generators.above and r.target == "torch":
         return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
                 "sequences apart there; use order='quadratic'")  # fmt: skip
     if any(map(moves, _lanes(r))) and (elsewhere := _no_moves(r)):
@@ -206,7 +206,7 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)):
+    if any(lane.late for lane in _lanes(r)) and (order == "linear" or x.channel):
         return ("takes no late lanes on target triton so far (strict, shift, what is above a "
                 "diagonal); use target='torch'")  # fmt: skip
     widest = 256 if x.item == 2 else 128

@@ -109,13 +109,17 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "before_and_own": (
         spec("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
              _DECAY + 'u = "B T H"\n'), ("chunked",)),
+    "backwards": (
+        spec("semiseparable(log_decay = a) "
+             "+ strict(reverse(row(r) * semiseparable(log_decay = a) * document(ids)))",
+             _DECAY + 'r = "B T H"\nids = "B T"\n'), ("chunked",)),
     "rwkv6": (
         spec("shift(semiseparable(log_decay = g), 't') + diagonal(u)",
              'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic",)),
     "mamba3_by_shift": (
         spec("col(c) * semiseparable(log_decay = a) "
              "+ shift(col(b) * semiseparable(log_decay = a), 's')",
-             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("chunked", "quadratic")),
     "factors": (
         spec("row(r) * col(c) * semiseparable(log_decay = a)",
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),

@@ -32,7 +32,8 @@ class Case:
     packed: str | None = None
 
     def __str__(self) -> str:
-        return " ".join([self.spec, self.order, *(["packed"] if self.packed else [])])
+        packed = ["packed", self.packed] if self.packed else []
+        return " ".join([self.spec, self.order, *packed])
 
 
 CASES = (
@@ -79,24 +80,24 @@ def planting(m: operators.Mutation | None) -> Iterator[list[int]]:
         smac.codegen.emit = real
 
 
-def trial_for(case: Case, sizes: dict[str, int], seed: int) -> Any:
-    """A case's op and inputs in float64; with hard decays, where they are inputs, at odd seeds."""
+def trial_for(case: Case, sizes: dict[str, int], seed: int, dtype: str = "float64") -> Any:
+    """A case's op and inputs; with hard decays, where they are inputs, at odd seeds."""
     from measure import trial_of
 
-    return trial_of(run.TEXTS.get(case.spec, case.spec), case.order, "float64", sizes,
+    return trial_of(run.TEXTS.get(case.spec, case.spec), case.order, dtype, sizes,
                     schedule=case.packed or "auto",
                     chunk=32 if case.packed and case.order != "linear" else None,
                     state=case.state and not case.packed, special=seed % 2 == 1,
                     seed=seed)  # fmt: skip
 
 
-def results(case: Case, sizes: dict[str, int], seed: int) -> list[Any]:
-    """Outputs, last states and gradients of a case in float64, on the CPU."""
+def results(case: Case, sizes: dict[str, int], seed: int, dtype: str = "float64") -> list[Any]:
+    """Outputs, last states and gradients of a case, on the CPU in float64."""
     import torch
 
     from smac.testing.properties import ours
 
-    trial = trial_for(case, sizes, seed)
+    trial = trial_for(case, sizes, seed, dtype)
     made = (packed_results(trial, case.state) if case.packed else
             [x for group in ours(trial) for x in group])  # fmt: skip
     return [x.detach().to("cpu", torch.float64) for x in made]
@@ -178,8 +179,8 @@ def suite_cells(case: Case) -> list[run.Cell]:
     return sorted(found, key=lambda c: (c[3]["T"] * c[3]["H"], c[2] != "float32"))
 
 
-def drawable(case: Case, sizes: dict[str, int]) -> dict[str, list[operators.Mutation]]:
-    """All mutations of a case's sources, by the template that their function came from."""
+def rendered(case: Case, sizes: dict[str, int]) -> tuple[str, dict[str, str]]:
+    """A case's source, and the template that each kernel of it came from."""
     from smac.codegen import triton_kernel
 
     kernels: dict[str, str] = {}
@@ -200,6 +201,12 @@ def drawable(case: Case, sizes: dict[str, int]) -> dict[str, list[operators.Muta
                                **given)  # fmt: skip
     finally:
         triton_kernel.render = real
+    return text, kernels
+
+
+def drawable(case: Case, sizes: dict[str, int]) -> dict[str, list[operators.Mutation]]:
+    """All mutations of a case's sources, by the template that their function came from."""
+    text, kernels = rendered(case, sizes)
     found: dict[str, list[operators.Mutation]] = {}
     for m in operators.mutations(text):
         found.setdefault(kernels.get(m.function, "functions"), []).append(m)

@@ -68,17 +68,11 @@ def test_every_operator_is_tested() -> None:
 
 def test_mutants_are_python_on_the_same_lines() -> None:
     """Of a real module: what is planted parses, differs, and moves no line; nothing else fits."""
-    found = [m for group in planting.drawable(planting.Case("ssd", "chunked"), planting.SIZES[0])
-             .values() for m in group]  # fmt: skip
+    text, _ = planting.rendered(planting.Case("ssd", "chunked"), planting.SIZES[0])
+    found = operators.mutations(text)
     assert len(found) == len(set(found)) > 1000
     assert {m.operator for m in found} == set(operators.OPERATORS)
-    import smac
-
-    op = smac.compile("ssd", target="triton", order="chunked", schedule="sweep")
-    text = op.source("triton", dtype="float64", device="h100",
-                     **planting.SIZES[0])  # fmt: skip
-    fitting = set(operators.mutations(text))
-    for m in random.Random(0).sample([m for m in found if m in fitting], 12):
+    for m in random.Random(0).sample(found, 12):
         made = operators.planted(text, m)
         ast.parse(made)
         assert made != text

@@ -5,7 +5,6 @@ Non-goals: which mutants there are (`mutants.py`), what a mutation is (`operator
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import operators
 import run
+import templates_of
 
 #: Beyond this part of the scale a result is another one.
 CHANGED = 1e-9
@@ -181,26 +182,12 @@ def suite_cells(case: Case) -> list[run.Cell]:
 
 def rendered(case: Case, sizes: dict[str, int]) -> tuple[str, dict[str, str]]:
     """A case's source, and the template that each kernel of it came from."""
-    from smac.codegen import triton_kernel
-
-    kernels: dict[str, str] = {}
-    real = triton_kernel.render
-
-    def seen(template: str, **context: Any) -> str:
-        made = real(template, **context)
-        name = template.removeprefix("triton/").removesuffix(".py.jinja")
-        kernels.update(dict.fromkeys(re.findall(r"^def (\w+)\(", made, re.MULTILINE), name))
-        return made
-
     trial = trial_for(case, sizes, 0)
     how = {"sequences": 4} if case.packed else {}
     given = {a: n for a, n in trial.cell.sizes if a != "S"}
-    triton_kernel.render = seen
-    try:
+    with templates_of.recorded() as kernels:
         text = trial.op.source("triton", dtype="float64", device="h100", state=case.state, **how,
                                **given)  # fmt: skip
-    finally:
-        triton_kernel.render = real
     return text, kernels
 
 

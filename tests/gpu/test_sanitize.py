@@ -12,18 +12,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import planting
 import sanitize
-
-#: Templates that others import or that hold no kernel.
-PARTS = {"macros", "lanes", "channels", "functions", "module"}
+import templates_of
 
 
 def test_every_template_has_a_case() -> None:
     assert set(sanitize.SANITIZED) == set(sanitize.WANTED)
     found = {t for case in sanitize.SANITIZED.values()
              for t in planting.rendered(case, sanitize.SIZES)[1].values()}  # fmt: skip
-    files = {p.name.removesuffix(".py.jinja")
-             for p in (sanitize.ROOT / "templates/triton").glob("*.jinja")}  # fmt: skip
-    assert found == files - PARTS
+    assert found == templates_of.with_kernels()
 
 
 @pytest.mark.parametrize(

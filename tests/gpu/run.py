@@ -29,18 +29,18 @@ sys.path.insert(0, str(ROOT))
 RECORD = HERE / "verified.json"
 
 ORDERS = {
-    "ssd": ("chunked", "chunks", "quadratic", "linear"),
-    "packed_ssd": ("chunked", "chunks", "quadratic", "linear"),
+    "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
+    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"), "xpos": ("chunked", "chunks", "quadratic"),
-    "semiseparable2": ("chunked", "chunks", "quadratic"),
+    "cosformer": ("chunked", "quadratic"), "xpos": ("auto", "chunked", "chunks", "quadratic"),
+    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
     "log_linear": ("chunked", "chunks", "quadratic"),
-    "gamma_memory": ("chunked", "chunks", "quadratic"), "global_filter": ("quadratic",),
-    "hydra": ("quadratic",),
-    "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
-    "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
+    "gamma_memory": ("chunked", "chunks", "quadratic"), "global_filter": ("quadratic", "fft"),
+    "hydra": ("chunked", "chunks", "segmented", "quadratic"), "lion": ("chunked", "quadratic"),
+    "low_rank": ("chunked", "chunks", "quadratic"), "mamba3": ("chunked", "chunks", "quadratic"),
+    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
     "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
@@ -75,7 +75,12 @@ TEXTS = {
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla"}  # fmt: skip
+                                 "multiscale", "gla", "hydra", "mamba3"}  # fmt: skip
+#: What is nonzero above the diagonal keeps no states.
+STATELESS = frozenset({"hydra"})
+TWO = ("bfloat16", "float64")
+#: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
+TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -85,6 +90,7 @@ LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
     ("ssd", "chunks", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
+    ("ssd", "segmented", {"B": 1, "T": 5000, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
@@ -99,6 +105,10 @@ LARGE = (
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),
+    *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
+      for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
+      for order in ("chunked", "chunks")),
+    ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
       for t, n, p in ((1024, 128, 128), (520, 256, 512), (330, 64, 64), (330, 16, 128),
@@ -114,6 +124,8 @@ PACKED = (
     ("linear_attention", "chunked", "sweep", True), ("multiscale", "chunked", "sweep", True),
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
+    ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
@@ -121,8 +133,9 @@ Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
 
 
-#: How "chunked" and "chunks" of ORDERS are asked for: order and schedule.
+#: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
+        "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"), "auto": ("auto", "auto"),
         "quadratic": ("quadratic", "auto"), "linear": ("linear", "auto")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 #: What of a result says which cell it is.
@@ -158,15 +171,16 @@ def sizes_of(spec: str) -> dict[str, int]:
 
 def cells(only: str | None = None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
-    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
-    chunked order both."""
+    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel,
+    "segmented" for sweeps of segments, in the chunked order all, "fft" for that of the linear."""
     no = refused()
     made: list[Cell] = [
         (spec, order, dtype, sizes_of(spec),
-         spec not in TWO_TYPES and order != "quadratic" and dtype in ("bfloat16", "float64"), None)
+         spec not in TWO_TYPES | STATELESS and order not in ("quadratic", "fft")
+         and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
-        and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
+        and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)

@@ -204,8 +204,8 @@ def run(cell: Cell) -> dict[str, Any]:
 
     spec, order, dtype, sizes, state, schedule = cell
     text = TEXTS.get(spec, spec)
-    # Masks per channel in chunks: the hard decays too, resets among them.
-    special = spec == "gla" and order == "chunked"
+    # Masks per channel by states: the hard decays too, resets among them.
+    special = spec == "gla" and order != "quadratic"
     start = time.time()
     found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
              measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip

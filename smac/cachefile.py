@@ -62,8 +62,8 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def write_json(name: str, value: Any) -> Path:
-    """Writes `value` as the cache's file `name` ("devices.json"); where it lies."""
-    path = own(cache_dir()) / name
+    """Writes `value` as the cache's file `name` ("devices.json", "tune/….json"); where it lies."""
+    path = own((cache_dir() / name).parent) / Path(name).name
     replace(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
     return path
 

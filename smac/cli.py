@@ -22,6 +22,8 @@ WIDTH = 80
 ORDERS = ("auto", "quadratic", "chunked", "linear")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _SIZES = "sizes of axes, as T=4096 H=32; those left out come from the spec's [sizes]"
+#: Folders of the cache, and what lies there.
+_CACHED = (("src", "rendered sources"), ("tune", "tuning results"))
 _SPEC = "name of a shipped spec (see smac list), or path to a .toml"
 
 
@@ -153,6 +155,8 @@ def _check_options(p: argparse.ArgumentParser) -> None:
 def _bench_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--orders", type=_several(*ORDERS), default=("auto",), metavar="A,B",
                    help="quadratic, chunked, linear, auto (default: auto)")  # fmt: skip
+    p.add_argument("--tune", choices=("off", "quick", "full"), default="off",
+                   help="search configurations first, and report them (default: off)")  # fmt: skip
     p.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5; medians")
     p.add_argument("--calibrate", action="store_true",
                    help="without SPEC: measure this machine's row of the device table, keep it")
@@ -179,7 +183,8 @@ def _compiled(args: argparse.Namespace, order: str | None = None) -> Any:
     import smac
 
     return smac.compile(args.spec, target=args.target, order=order or args.order,
-                        chunk=getattr(args, "chunk", None))  # fmt: skip
+                        chunk=getattr(args, "chunk", None),
+                        tune=getattr(args, "tune", "off"))  # fmt: skip
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -341,6 +346,8 @@ def _doctor_torch(triton: bool) -> None:
     from smac.cachefile import cache_dir
 
     print(f"cache       {cache_dir()}")
+    for name, what in _CACHED:
+        print(f"  {name:9} {len(list((cache_dir() / name).glob('*')))} {what}")
     print(f"target torch   runs here ({torch.get_num_threads()} threads)")
     if not triton:
         why = "plans and emits here; running needs triton"

@@ -21,6 +21,8 @@ import torch
 
 import smac
 from smac.errors import SmacError
+from smac.plan.config import OWN
+from smac.plan.space import space
 from smac.testing.cells import Cell, axes_needed, complete
 from smac.testing.inputs import Recipe, as_tuple, draw, recipe
 
@@ -78,7 +80,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A cell in one direction: seconds measured and predicted of every candidate, by name."""
+    """A cell in one direction: seconds measured and predicted of every candidate, by name.
+
+    `tried`: those that quick tuning would time, tiles that differ from the printer's left out.
+    """
 
     cell: str
     direction: str
@@ -87,6 +92,13 @@ class Outcome:
     predicted: Mapping[str, float]
     left_out: tuple[str, ...] = ()
     failed: Mapping[str, str] | None = None
+    tried: tuple[str, ...] = ()
+
+    @property
+    def tuned(self) -> float | None:
+        """The regret when quick tuning chooses; None where that has no figures."""
+        times = [self.measured[k] for k in self.tried if k in self.measured]
+        return min(times) / self.measured[self.best] if times else None
 
     @property
     def best(self) -> str:
@@ -216,7 +228,9 @@ def outcomes(cell: Drawn, device: str, timer: Timer) -> list[Outcome]:
                 if asked[way]:
                     failed[way][named(k)] = f"{type(error).__name__}: {error}"[:200]
     return [Outcome(str(cell), d, named(key(p.chosen)), m,
-                    {named(key(c)): c.time for c in p.candidates}, left, bad or None)
+                    {named(key(c)): c.time for c in p.candidates}, left, bad or None,
+                    tuple(dict.fromkeys(named((w.order, w.chunk, w.schedule))
+                                        for w in space(p, "quick") if w.tiles == OWN)))
             for d, p, m, (_, left), bad in zip(DIRECTIONS, both, measured, chosen, failed,
                                                strict=True)]  # fmt: skip
 

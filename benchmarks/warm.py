@@ -42,7 +42,8 @@ def warm(chosen: Sequence[GpuCase], workers: int, seconds: float) -> float:
 def spread(module: str, text: str, workers: int, seconds: float) -> float:
     """`python -m module SHARE WORKERS` for every share, `text` on stdin; the seconds it took."""
     began = time.monotonic()
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "FLA_CACHE_RESULTS": "0"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "FLA_CACHE_RESULTS": "0",
+           "SMAC_SELF_CHECK": "0"}  # what is not launched cannot be checked
     command = [sys.executable, "-W", "ignore", "-m", module]
     children = [subprocess.Popen([*command, str(i), str(workers)], stdin=subprocess.PIPE, env=env,
                                  stdout=subprocess.DEVNULL, text=True,

@@ -143,6 +143,11 @@ def test_regret_by_hand() -> None:
     assert "chunke 64 sweep  1.2/1" in text
     assert "failed: gla T=64 forward, chunked 64 sweep: CodegenError: no way" in text
     assert "held" in planner.summary([right])
+    assert "tuning" not in planner.summary([right])
+    both = outcome(tried=("chunked 64 sweep", "quadratic 64 tiles", "quadratic 16 tiles"))
+    assert both.tuned == 1.0
+    assert outcome(tried=("chunked 64 sweep",)).tuned == pytest.approx(1.2)
+    assert "tries: 1 of 1 (100.0 %), worst 1.00; bar 99 %: held" in planner.summary([both])
 
 
 def test_a_candidate_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from smac.testing.cells import axes_needed
 SPECS = ("ssd", "retnet", "linear_attention")
 LENGTHS = {"cpu": tuple(2**e for e in range(4, 11)), "cuda": tuple(2**e for e in range(6, 13))}
 SIZES = {"cpu": {"B": 1, "H": 4, "N": 64, "P": 64, "G": 1},
-         "cuda": {"B": 4, "H": 16, "N": 64, "P": 64, "G": 1}}  # fmt: skip
+         "cuda": {"B": 4, "H": 12, "N": 64, "P": 64, "G": 1}}  # fmt: skip
 ORDERS = ("quadratic", "chunked")
 Curve = list[tuple[int, float]]
 

@@ -35,6 +35,7 @@ from benchmarks.regret import (
     key,
     outcomes,
     plans,
+    render_once,
     runs,
     threads,
     worthwhile,
@@ -123,10 +124,14 @@ def compile_share(share: int, of: int, drawn: Sequence[Drawn]) -> None:
     from benchmarks.warm import dry
 
     dry(share, lambda: of)
+    render_once()
+    walked: set[tuple[Any, ...]] = set()
     for cell in drawn:
         both = plans(cell, "cuda")
+        kind = cell.spec, cell.sizes["N"], cell.sizes["P"], cell.sizes["T"] % 64
         wanted = {key(c) for p in both for c in worthwhile(p, "cuda")[0]}
-        for k in sorted(wanted):
+        for k in sorted(k for k in wanted if (*kind, k) not in walked):
+            walked.add((*kind, k))
             try:
                 for _, run in runs(forced(cell.spec, k, "cuda"), _blank(cell)):
                     run()
@@ -242,6 +247,8 @@ def main(argv: list[str] | None = None) -> int:
             print("benchmarks.planner: found no CUDA device; expected an NVIDIA GPU",
                   file=sys.stderr)  # fmt: skip
             return 1
+        if on_gpu:
+            render_once()
         with threads(1):
             measured(options, path)
     about, found, crossed = load(path, None)

@@ -38,8 +38,11 @@ Timer = Callable[[Callable[[], object]], float]
 @dataclass(frozen=True)
 class Limits:
     """Of a device: N and P to draw, the longest T, most elements B·T·H·(N + P); a candidate that
-    is predicted to take longer than `slow` seconds and `hopeless` times the choice is left out."""
+    is predicted to take longer than `slow` seconds and `hopeless` times the choice is left out.
+    `step`: T is a multiple; `like`: B and H are neither 1 nor multiples of 16, which kernels are
+    compiled apart for."""
 
+    states: tuple[int, ...]
     widths: tuple[int, ...]
     longest: int
     elements: int
@@ -48,11 +51,12 @@ class Limits:
     slow: float
     hopeless: float
     step: int = 1
+    like: bool = False
 
 
 LIMITS = {
-    "cpu": Limits((16, 32, 64, 128), 8192, 2**23, 24, 2, 1.0, 6.0),
-    "cuda": Limits((32, 64, 128), 2**15, 2**26, 64, 16, 0.1, 20.0, step=64),
+    "cpu": Limits((16, 32, 64, 128), (16, 32, 64, 128), 8192, 2**23, 24, 2, 1.0, 6.0),
+    "cuda": Limits((32, 64, 128), (64, 128), 2**15, 2**26, 63, 15, 0.1, 20.0, 64, like=True),
 }
 
 
@@ -129,8 +133,10 @@ def cells(count: int, seed: int, device: str, longest: int | None = None) -> lis
             "B": log_uniform(1, limits.batch),
             "T": log_uniform(min(max(16, limits.step), most), most, limits.step),
             "H": log_uniform(2, limits.heads),
-            "N": rng.choice(limits.widths), "P": rng.choice(limits.widths), "G": 1,
+            "N": rng.choice(limits.states), "P": rng.choice(limits.widths), "G": 1,
         }  # fmt: skip
+        if limits.like and any(drawn[a] == 1 or drawn[a] % 16 == 0 for a in "BH"):
+            continue
         needed = axes_needed(loaded(name))
         sizes = {a: n for a, n in drawn.items() if a in needed}
         if math.prod(drawn[a] for a in "BTH") * (drawn["N"] + drawn["P"]) <= limits.elements:
@@ -233,6 +239,13 @@ def outcomes(cell: Drawn, device: str, timer: Timer) -> list[Outcome]:
                                         for w in space(p, "quick") if w.tiles == OWN)))
             for d, p, m, (_, left), bad in zip(DIRECTIONS, both, measured, chosen, failed,
                                                strict=True)]  # fmt: skip
+
+
+def render_once() -> None:
+    """Programs of this process that are equal are rendered once: hundreds of ops share them."""
+    from smac.runtime.launch import Runnable
+
+    Runnable.of = staticmethod(cache(Runnable.of))  # type: ignore[method-assign]
 
 
 def _alive(device: str) -> bool:

@@ -117,6 +117,9 @@ def test_cells_of_a_seed_are_the_same_ones(device: str) -> None:
     assert middle / 4 < lengths[150] < middle * 4, "T is log-uniform, but for what is too large"
     assert {c.spec for c in drawn} == set(regret.SPECS)
     for c in drawn:
+        if limits.like:  # one kernel serves all of them
+            assert all(c.sizes[a] % 16 not in (0, 1) or c.sizes[a] % 16 == 1 < c.sizes[a]
+                       for a in "BH")  # fmt: skip
         assert c.sizes["B"] * c.sizes["T"] * c.sizes["H"] <= limits.elements
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from smac.errors import PlanError
 from smac.ir import Buffer, Program
 from smac.runtime.autograd import Node
+from smac.runtime.device import interpreted
 from smac.runtime.module import load
 from smac.runtime.state import Layout
 from smac.runtime.warm import start, without_memory
@@ -239,6 +240,12 @@ class Launcher:
             return start(runnable, self._backward_arguments(runnable, given, [*ys, *states]),
                          self.cell.device)  # fmt: skip
         return start(runnable, self._forward_arguments(given), self.cell.device)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiler makes its kernels, for a real GPU."""
+        return (self.target == "triton" and self.cell.device.type == "cuda" and not self.cell.empty
+                and not interpreted())  # fmt: skip
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -237,6 +237,10 @@ class Op:
         with self._lock:
             made = launcher_for(self.spec, self.options, self._signature, values, state, step,
                                 cu_seqlens, None if step else self._tuner(values))  # fmt: skip
+            if made.compiled:
+                from smac.runtime.self_check import FirstUse
+
+                made.before_use(FirstUse.of(self.spec, self.options, values))
             while len(self._launchers) >= CACHED:
                 self._launchers.pop(next(iter(self._launchers)))
             return self._launchers.setdefault(key, made)

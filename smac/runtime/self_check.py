@@ -23,7 +23,6 @@ from torch import Tensor
 
 from smac.errors import CodegenError, PlanError
 from smac.plan.space import replanned
-from smac.runtime import device as devices
 from smac.runtime.build import planned
 from smac.runtime.cache import Key, Remembered
 from smac.runtime.held import tolerance
@@ -43,13 +42,6 @@ RESULTS = Remembered("checked", {"name": str, "program": str})
 VARIABLE = "SMAC_SELF_CHECK"
 #: Rows of a chunk at least, for the tiny case: of one token too.
 ROWS = 64
-
-
-def due(launcher: Launcher) -> bool:
-    """Whether a launcher's kernels come from a compiler for a real GPU."""
-    cell = launcher.cell
-    return (launcher.target == "triton" and cell.device.type == "cuda" and not cell.empty
-            and not devices.interpreted())  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class FirstUse:
 
         Raises CodegenError where its results are wrong."""
         key = _key(launcher, runnable)
-        if torch.cuda.is_current_stream_capturing() or RESULTS.read(key) is not None:
+        if capturing() or RESULTS.read(key) is not None:
             return
         pending = launcher.compile(runnable, self._tensors(launcher))
         if os.environ.get(VARIABLE, "1") != "0":
@@ -153,6 +145,11 @@ class FirstUse:
             return own if chosen is None else replanned(own, chosen.config)
 
         return plan(False), plan(True)
+
+
+def capturing() -> bool:
+    """Whether launches go into a CUDA graph, where nothing else may run."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _key(launcher: Launcher, runnable: Runnable) -> Key:

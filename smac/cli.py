@@ -325,6 +325,21 @@ def _doctor_torch(triton: bool) -> None:
     else:
         why = "plans and emits here; no GPU: check runs it interpreted"
     print(f"target triton  {why}")
+    if triton and torch.cuda.is_available():
+        _doctor_compiler(torch.cuda.get_device_capability()[0])
+
+
+def _doctor_compiler(arch: int) -> None:
+    """What is known to go wrong in this compiler on this GPU, and what SMAC does."""
+    from importlib import metadata
+
+    from smac.codegen.known_bad import that_apply
+
+    version = metadata.version("triton")
+    for k in that_apply(version, arch):
+        text = f"{k.pattern}: {k.goes_wrong}. SMAC: {k.instead}"
+        print(textwrap.fill(text, WIDTH, initial_indent=f"  known bad    {k.name}: ",
+                            subsequent_indent=" " * 15))  # fmt: skip
 
 
 if __name__ == "__main__":

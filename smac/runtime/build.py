@@ -55,7 +55,8 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
                 special.batch, layout, _ends_here(special) if state else None, step,
                 n)  # fmt: skip
-    return Launcher(cell, make(False), lambda: make(True), options.precision)
+    return Launcher(cell, make(False), lambda: make(True),
+                    options.precision_in(devices.dtype_named(dtype)))  # fmt: skip
 
 
 def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, device: str,

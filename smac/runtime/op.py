@@ -170,7 +170,8 @@ class Op:
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, state, absent, sequences)
                  for b in (False, True)]  # fmt: skip
-        return source(plans[0], plans[1], self.options.precision)
+        precision = self.options.precision_in(plans[0].request.dtype)
+        return source(plans[0], plans[1], precision)
 
     def export(self, path: str | Path, *, target: str | None = None, absent: tuple[str, ...] = (),
                dtype: str | torch.dtype | None = None,
@@ -183,7 +184,8 @@ class Op:
 
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, False, absent) for b in (False, True)]
-        text = standalone(self.spec, plans[0], plans[1], self.options.precision)
+        precision = self.options.precision_in(plans[0].request.dtype)
+        text = standalone(self.spec, plans[0], plans[1], precision)
         out = Path(path)
         out.write_text(text, encoding="utf-8")
         return out

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from smac.plan.space import replanned
 from smac.runtime.build import planned
 from smac.runtime.cache import Key, Remembered
 from smac.runtime.held import tolerance
-from smac.runtime.job import Case, Job, in_config, misfit, truth
+from smac.runtime.job import Case, Job, misfit, truth
 from smac.runtime.mismatch import reproducer, write
 from smac.runtime.options import Options
 from smac.runtime.tune import device_name, versions
@@ -102,7 +102,7 @@ class FirstUse:
                   min(r.sequences, 2), backward)  # fmt: skip
         # The truth on the CPU: no library of the GPU is loaded for a tiny product.
         made, exact = truth(job, on="cpu")
-        small = made.launcher(in_config(plan.config, backward))
+        small = made.launcher(_like(plan))
         wait(small.compile(small.backward_program() if backward else small.runnable,
                            made.tensors(small)))  # fmt: skip
         return made, misfit(made, small, exact)
@@ -145,6 +145,19 @@ class FirstUse:
             return own if chosen is None else replanned(own, chosen.config)
 
         return plan(False), plan(True)
+
+
+def _like(plan: Plan) -> Callable[[Plan], Plan]:
+    """A choice for `launcher_for`: what `plan` is, lengths of segments and all, for they are
+    printed; in the other direction the planner's."""
+
+    def choose(p: Plan) -> Plan:
+        if p.request.backward != plan.request.backward:
+            return p
+        found = replanned(p, plan.config)
+        return replace(found, chosen=replace(found.chosen, segment=plan.chosen.segment))
+
+    return choose
 
 
 def capturing() -> bool:

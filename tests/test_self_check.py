@@ -53,8 +53,10 @@ def first_use(name: str, **more: Any) -> tuple[Launcher, FirstUse]:
 ])  # fmt: skip
 def test_right_programs_pass_both_ways(cache: Path, name: str, more: dict[str, Any]) -> None:
     launcher, check = first_use(name, **more)
-    check.check(launcher, launcher.runnable)
-    check.check(launcher, launcher.backward_program())
+    for program in (launcher.runnable, launcher.backward_program()):
+        tiny = check.tiny(launcher, program)
+        assert tiny is not None
+        check.judge(launcher, program, tiny)
     assert not (cache / "mismatch").exists()
 
 
@@ -85,7 +87,7 @@ def test_a_tiny_case_is_of_the_same_kind(given: dict[str, int], chunk: int, both
 def test_what_was_right_is_not_run_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher, check = first_use("retnet")
     runs: list[str] = []
-    monkeypatch.setattr(FirstUse, "check", lambda self, made, r: runs.append(r.program.name))
+    monkeypatch.setattr(FirstUse, "judge", lambda self, made, r, _: runs.append(r.program.name))
     for _ in range(2):  # the same program on this machine, by these versions
         check(launcher, launcher.runnable)
     assert runs == ["forward"]
@@ -100,7 +102,7 @@ def test_what_was_right_is_not_run_again(cache: Path, monkeypatch: pytest.Monkey
 def test_it_can_be_turned_off(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher, check = first_use("retnet")
     monkeypatch.setenv("SMAC_SELF_CHECK", "0")
-    monkeypatch.setattr(FirstUse, "check", lambda *_: pytest.fail("checked"))
+    monkeypatch.setattr(FirstUse, "judge", lambda *_: pytest.fail("checked"))
     check(launcher, launcher.runnable)
     assert self_check.RESULTS.count() == 0, "what was not checked is not known to be right"
 
@@ -110,7 +112,7 @@ def test_nothing_is_checked_while_a_graph_is_captured(
 ) -> None:
     launcher, check = first_use("retnet")
     monkeypatch.setattr(self_check, "capturing", lambda: True)
-    monkeypatch.setattr(FirstUse, "check", lambda *_: pytest.fail("checked"))
+    monkeypatch.setattr(FirstUse, "judge", lambda *_: pytest.fail("checked"))
     check(launcher, launcher.runnable)
 
 

@@ -125,7 +125,7 @@ def test_plan_prints_candidates_and_takes_sizes(capsys: pytest.CaptureFixture[st
 
 
 def test_plan_says_where_nothing_beats_quadratic(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "plan", "toeplitz", "T=64", "--device", "h100")
+    _, out, _ = run(capsys, "plan", "window", "T=64", "--device", "h100")
     assert "crossover  none: the quadratic order wins at every T up to 131072" in out
     _, forced, _ = run(capsys, "plan", "ssd", "--order", "chunked", "--device", "h100")
     assert "crossover" not in forced

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
 from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
+from smac.codegen.triton_fft import convolution
 from smac.codegen.triton_join import join
 from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
@@ -22,10 +23,10 @@ from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Scan, Step, Store, Value
+from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Move, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
-KINDS = ("chunked", "recurrent", "tiles")
+KINDS = ("chunked", "recurrent", "tiles", "fft")
 
 
 def add_step(host: Host, step: Step) -> None:
@@ -36,6 +37,9 @@ def add_step(host: Host, step: Step) -> None:
     if isinstance(step, Join):
         _join(host, step)
         return
+    if isinstance(step, Move):
+        raise CodegenError(f"triton: '{step.out}' is an input at other tokens; the planner keeps "
+                           "such masks to target torch")  # fmt: skip
     name = f"{host.program.name}_{step.name if step.name != host.program.name else 'kernel'}"
     if step.kind == "pointwise":
         put_stores(host, name, {v.name: v for v in step.values}, step.stores)
@@ -43,6 +47,9 @@ def add_step(host: Host, step: Step) -> None:
     if step.kind not in KINDS:
         raise CodegenError(f"triton: kernel '{step.name}' is of kind '{step.kind}'; "
                            f"expected pointwise, {', '.join(KINDS)}")  # fmt: skip
+    if step.kind == "fft":
+        put_stores(host, f"{name}_stores", {}, convolution(host, name, step))
+        return
     _note_states(host, step)
     _note_sums(host, name, step)
     per_channel = step.kind == "chunked" and step.channel is not None

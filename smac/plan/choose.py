@@ -146,7 +146,7 @@ def _reasons(asked: list[Way]) -> str:
 def _listing(target: str, order: str) -> str:
     own = SCHEDULES[target]
     names = [s for o, s in own.items() if order in ("auto", o)]
-    if order in ("auto", "linear") and target == "torch":
+    if order in ("auto", "linear"):
         names.append("fft")
     if order in ("auto", "chunked") and target == "triton":
         names += ["chunks", "segmented"]

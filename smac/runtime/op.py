@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from smac.parse import load
+from smac.plan.devices import device_row
 from smac.runtime import device as devices
 from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
 from smac.runtime.launch import Launcher
@@ -138,11 +139,12 @@ class Op:
             device = "cpu" if self.options.target == "torch" else "cuda"
         row = devices.named(device)
         target = devices.target_on(row, self.options.target)
-        name = devices.dtype_named(dtype or ("float32" if row == "cpu" else "bfloat16"))
+        usual = "float32" if device_row(row).kind == "cpu" else "bfloat16"
+        name = devices.dtype_named(dtype or usual)
         plan = planned(self.spec, self.options, sizes, name, row, target,
                        backward=backward, state=state, absent=frozenset(absent),
                        sequences=sequences)  # fmt: skip
-        here = torch.device("cpu" if row == "cpu" else "cuda")
+        here = torch.device("cpu" if device_row(row).kind == "cpu" else "cuda")
         if self.options.tune == "off" or row != devices.row(here):
             return plan
         from smac.runtime.tune import recalled

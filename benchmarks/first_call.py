@@ -1,10 +1,10 @@
 """`python -m benchmarks.first_call`: seconds of the first call of an op, in fresh processes.
 
 Cold: no kernel of it compiled before, in folders of caches made for the purpose; warm: the next
-process, with what the first has left there. Imports (of sympy and jinja2 too) and the GPU's own start are aside. `--off`
-leaves the check at first use out; `--tune quick` searches first, and prints what it finds. Bars on
-a GPU: 5 s forward and 10 s with the backward when cold, 0.5 s when warm. Without a GPU the torch
-target is measured, at a short T, for no bar.
+process, with what the first has left there. Imports (of sympy and jinja2 too) and the GPU's own
+start are aside. `--off` leaves the check at first use out; `--tune quick` searches first, and
+prints what it finds. Bars on a GPU: 5 s forward and 10 s with the backward when cold, 0.5 s when
+warm. Without a GPU the torch target is measured, at a short T, for no bar.
 
 Non-goals: the speed of later calls (gpu.py).
 """

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from smac.errors import PlanError
 from smac.ir import Buffer, Program
-from smac.runtime.autograd import Node
+from smac.runtime.autograd import differentiable
 from smac.runtime.module import load
+from smac.runtime.player import player
 from smac.runtime.state import Layout
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class View:
 
 @dataclass(frozen=True)
 class Runnable:
-    """A program, its source, and the function that the source defines."""
+    """A program, its source, and the function that the source defines (player.py calls it)."""
 
     program: Program
     source: Source
@@ -77,7 +78,7 @@ class Runnable:
 
         source = emit(program, target, precision)
         module = load(source.digest, source.text)
-        return Runnable(program, source, getattr(module, program.name))
+        return Runnable(program, source, player(getattr(module, program.name)))
 
     def reads(self) -> tuple[str, ...]:
         """Names of the buffers to pass, in order."""
@@ -92,6 +93,16 @@ def _is_read(b: Buffer) -> bool:
 def _owner(b: Buffer) -> str:
     """The input or state whose gradient the buffer is; "" for other buffers."""
     return b.of if b.role == "gradient" else "state.S0" if b.name == "state.dS0" else ""
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A backward program; for each of its arguments a place among a run's tensors and cotangents,
+    and for each of a run's tensors the place of its gradient; each with a view where it has one."""
+
+    runnable: Runnable
+    arguments: tuple[tuple[int, View | None], ...]
+    gradients: tuple[tuple[int, View | None] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -142,15 +153,15 @@ class Launcher:
         self._plan_backward, self._precision = plan_backward, precision
         self.runnable = Runnable.of(forward(plan), self.target, precision)
         buffers = {b.name: b for b in self.runnable.program.buffers if b.role == "input"}
-        self._views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
-                       for n, axes in cell.declared.items()}  # fmt: skip
+        views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
+                 for n, axes in cell.declared.items()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
         lengths = ("cu_seqlens",) if cell.sequences else ()
         places = {n: i for i, n in enumerate((*cell.declared, *lengths, *STATES_IN))}
-        moved = {n: v for n, v in self._views.items() if not v.plain}
-        self._arguments = tuple((places[n], moved.get(n)) for n in self.runnable.reads())
-        self._guard = cell.device if cell.device.type == "cuda" else None
-        self._backward: Runnable | None = None
+        self._moved = {n: v for n, v in views.items() if not v.plain}
+        self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
+        self._index = cell.device.index if cell.device.type == "cuda" else None
+        self._backward: Backward | None = None
         self._lock = threading.Lock()
 
     def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
@@ -172,7 +183,7 @@ class Launcher:
             tensors = [*tensors, *state_in]
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
-            made: tuple[Tensor, ...] = Node.apply(self, *tensors)
+            made = differentiable(self, tensors)
         else:
             made = self.forward(tensors)
         n = len(self._outputs)
@@ -210,44 +221,41 @@ class Launcher:
             if first < len(tensors) and needs[first]:
                 zeros[first] = cotangents[n]
             return tuple(zeros)
-        runnable = self.backward_program()
-        held = self._hold(tensors)
-        due = [b for b in runnable.program.buffers if b.role == "cotangent"]
-        for b, y, dy in zip(due, self._outputs, cotangents[:n], strict=True):
-            step = cell.step and "T" in y.axes
-            held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
-        if cell.layout is not None:
-            held["state.dST"] = cotangents[n]
-        made = self._call(runnable, [held[name] for name in runnable.reads()])
-        owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
-        found = {n: self._views[n].back(g) if n in self._views else g
-                 for n, g in zip(owners, made, strict=True)}  # fmt: skip
-        lengths = ("cu_seqlens",) if cell.sequences else ()
-        names = (*cell.declared, *lengths, "state.S0", "state.last")[: len(tensors)]
-        return tuple(found.get(name) if need else None
-                     for name, need in zip(names, needs, strict=True))  # fmt: skip
+        back = self.backward_program()
+        every = (*tensors, *cotangents)
+        made = self._call(back.runnable, [every[i] if view is None else view.to(every[i])
+                                          for i, view in back.arguments])  # fmt: skip
+        return tuple([None if place is None or not need else
+                      made[place[0]] if place[1] is None else place[1].back(made[place[0]])
+                      for place, need in zip(back.gradients, needs, strict=True)])  # fmt: skip
 
-    def backward_program(self) -> Runnable:
+    def backward_program(self) -> Backward:
         """The derived backward, made when it is first asked for."""
         if self._backward is None:
             with self._lock:
                 if self._backward is None:
-                    from smac.lower import backward
-
-                    program = backward(self._plan_backward())
-                    self._backward = Runnable.of(program, self.target, self._precision)
+                    self._backward = self._derived()
         return self._backward
 
-    def _hold(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Tensors by the name of their buffer, in its layout."""
-        held = {name: view.to(x) for (name, view), x in zip(self._views.items(), tensors,
-                                                             strict=False)}  # fmt: skip
-        if self.cell.sequences:
-            held["cu_seqlens"] = tensors[len(self._views)]
-        if self.cell.layout is not None:
-            held.update(zip(("state.S0", "state.last"), tensors[self.cell.first_state :],
-                            strict=False))  # fmt: skip
-        return held
+    def _derived(self) -> Backward:
+        from smac.lower import backward
+
+        cell = self.cell
+        program = backward(self._plan_backward())
+        runnable = Runnable.of(program, self.target, self._precision)
+        lengths = ("cu_seqlens",) if cell.sequences else ()
+        states = () if cell.layout is None else STATES_IN[: 1 + (cell.layout.ids is not None)]
+        names = (*cell.declared, *lengths, *states)
+        places = {n: (i, self._moved.get(n)) for i, n in enumerate(names)}
+        due = [b for b in program.buffers if b.role == "cotangent"]
+        for i, (b, y) in enumerate(zip(due, self._outputs, strict=True), len(names)):
+            step = cell.step and "T" in y.axes
+            places[b.name] = (i, View(y.axes.index("T"), (), ()) if step else None)
+        places["state.dST"] = (len(names) + len(due), None)
+        owners = [_owner(b) for b in program.buffers if _owner(b)]
+        gradients = {n: (i, self._moved.get(n)) for i, n in enumerate(owners)}
+        return Backward(runnable, tuple(places[n] for n in runnable.reads()),
+                        tuple(gradients.get(n) for n in names))  # fmt: skip
 
     def _nothing(self, b: Buffer) -> Tensor:
         shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]
@@ -255,11 +263,11 @@ class Launcher:
 
     def _call(self, runnable: Runnable, args: list[Tensor]) -> tuple[Tensor, ...]:
         """Run with autocast off (the program says its types) and the tensors' GPU current."""
-        kind = self.cell.device.type
-        if self._guard is None and not torch.is_autocast_enabled(kind):
+        kind, index = self.cell.device.type, self._index
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._call(runnable, args)
+        if index is None or index == torch.cuda.current_device():
             return runnable.call(*args)
-        with torch.autocast(kind, enabled=False):
-            if self._guard is None:
-                return runnable.call(*args)
-            with torch.cuda.device(self._guard):
-                return runnable.call(*args)
+        with torch.cuda.device(index):
+            return runnable.call(*args)

@@ -170,17 +170,8 @@ class Launcher:
         `tensors`: the inputs, then cu_seqlens where there are packed sequences."""
         cell, layout, pos = self.cell, self.cell.layout, 0
         if layout is not None:
-            if given is None:
-                state_in = layout.zeros(cell.state_sizes, cell.acc, cell.device)
-            else:
-                state = layout.checked(given, cell.state_sizes, cell.acc, cell.device,
-                                       "state" if cell.step else "initial_state")  # fmt: skip
-                pos = state.pos or 0
-                if cell.continues is not None:
-                    raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
-                                    f"{cell.continues}")  # fmt: skip
-                state_in = layout.join(state)
-            tensors = [*tensors, *state_in]
+            entering, pos = self.entering(given)
+            tensors = [*tensors, *entering]
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
             made = differentiable(self, tensors)
@@ -191,6 +182,21 @@ class Launcher:
         if not want or layout is None:
             return y
         return y, layout.split(made[n:], pos + cell.sizes["T"])
+
+    def entering(self, given: object) -> tuple[tuple[Tensor, ...], int]:
+        """State buffers for what the caller gave (None: zeros), and the tokens before it.
+
+        LaunchError where it does not fit, PlanError where the spec cannot be continued."""
+        cell, layout = self.cell, self.cell.layout
+        assert layout is not None
+        if given is None:
+            return layout.zeros(cell.state_sizes, cell.acc, cell.device), 0
+        state = layout.checked(given, cell.state_sizes, cell.acc, cell.device,
+                               "state" if cell.step else "initial_state")  # fmt: skip
+        if cell.continues is not None:
+            raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
+                            f"{cell.continues}")  # fmt: skip
+        return layout.join(state), state.pos or 0
 
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The forward program on present inputs and state buffers, in the caller's layout."""

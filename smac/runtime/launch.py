@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from smac.runtime.autograd import differentiable
 from smac.runtime.module import load
 from smac.runtime.player import player
 from smac.runtime.state import Layout
+from smac.runtime.views import Routes, View, given_back, taken
+from smac.runtime.warm import start, without_memory
 
 if TYPE_CHECKING:
     from smac.codegen import Source
@@ -29,46 +32,12 @@ STATES_IN = ("state.S0", "state.last", "state.dST")
 
 
 @dataclass(frozen=True)
-class View:
-    """From a caller's layout to a buffer's: a T axis of length 1 put in, then axes permuted."""
-
-    token: int | None
-    order: tuple[int, ...]
-    inverse: tuple[int, ...]
-
-    @staticmethod
-    def between(declared: tuple[str, ...], canonical: tuple[str, ...], step: bool) -> View:
-        """The view for an input with axes `declared` whose buffer has axes `canonical`."""
-        order = tuple(declared.index(a) for a in canonical)
-        inverse = tuple(canonical.index(a) for a in declared)
-        token = declared.index("T") if step and "T" in declared else None
-        plain = order == tuple(range(len(order)))
-        return View(token, () if plain else order, () if plain else inverse)
-
-    @property
-    def plain(self) -> bool:
-        """The caller's layout is the buffer's."""
-        return self.token is None and not self.order
-
-    def to(self, x: Tensor) -> Tensor:
-        """The tensor as the buffer has it."""
-        if self.token is not None:
-            x = x.unsqueeze(self.token)
-        return x.permute(self.order) if self.order else x
-
-    def back(self, x: Tensor) -> Tensor:
-        """A buffer's tensor as the caller has it."""
-        if self.inverse:
-            x = x.permute(self.inverse)
-        return x if self.token is None else x.squeeze(self.token)
-
-
-@dataclass(frozen=True)
 class Runnable:
-    """A program, its source, and the function that the source defines (player.py calls it)."""
+    """A program, its source, the function that the source defines, and how to call it."""
 
     program: Program
     source: Source
+    function: Callable[..., tuple[Tensor, ...]]
     call: Callable[..., tuple[Tensor, ...]]
 
     @staticmethod
@@ -78,7 +47,8 @@ class Runnable:
 
         source = emit(program, target, precision)
         module = load(source.digest, source.text)
-        return Runnable(program, source, player(getattr(module, program.name)))
+        function = getattr(module, program.name)
+        return Runnable(program, source, function, player(function))
 
     def reads(self) -> tuple[str, ...]:
         """Names of the buffers to pass, in order."""
@@ -93,16 +63,6 @@ def _is_read(b: Buffer) -> bool:
 def _owner(b: Buffer) -> str:
     """The input or state whose gradient the buffer is; "" for other buffers."""
     return b.of if b.role == "gradient" else "state.S0" if b.name == "state.dS0" else ""
-
-
-@dataclass(frozen=True)
-class Backward:
-    """A backward program; for each of its arguments a place among a run's tensors and cotangents,
-    and for each of a run's tensors the place of its gradient; each with a view where it has one."""
-
-    runnable: Runnable
-    arguments: tuple[tuple[int, View | None], ...]
-    gradients: tuple[tuple[int, View | None] | None, ...]
 
 
 @dataclass(frozen=True)
@@ -141,6 +101,10 @@ class Cell:
         return any(self.sizes[a] == 0 for a in ("T", "H", *self.batch) if a in self.sizes)
 
 
+#: What is done with a program of a launcher before it is run for the first time.
+FirstUse: TypeAlias = "Callable[[Launcher, Runnable], None]"
+
+
 class Launcher:
     """Runs tensors that were checked to fit `cell`. Thread-safe: the backward is made once."""
 
@@ -161,7 +125,9 @@ class Launcher:
         self._moved = {n: v for n, v in views.items() if not v.plain}
         self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
         self._index = cell.device.index if cell.device.type == "cuda" else None
-        self._backward: Backward | None = None
+        self.backward_plan: Plan | None = None
+        self._backward: Runnable | None = None
+        self._first_use: FirstUse | None = None
         self._lock = threading.Lock()
 
     def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
@@ -204,8 +170,7 @@ class Launcher:
         if cell.empty:
             states = tensors[cell.first_state :]
             return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
-        made = self._call(self.runnable, [tensors[i] if view is None else view.to(tensors[i])
-                                          for i, view in self._arguments])  # fmt: skip
+        made = self._call(self.runnable, taken(self._arguments, tensors))
         n = len(self._outputs)
         outputs = made[:n]
         if cell.step:
@@ -227,45 +192,68 @@ class Launcher:
             if first < len(tensors) and needs[first]:
                 zeros[first] = cotangents[n]
             return tuple(zeros)
-        back = self.backward_program()
-        every = (*tensors, *cotangents)
-        made = self._call(back.runnable, [every[i] if view is None else view.to(every[i])
-                                          for i, view in back.arguments])  # fmt: skip
-        return tuple([None if place is None or not need else
-                      made[place[0]] if place[1] is None else place[1].back(made[place[0]])
-                      for place, need in zip(back.gradients, needs, strict=True)])  # fmt: skip
+        runnable = self.backward_program()
+        made = self._call(runnable, taken(self._routes.arguments, (*tensors, *cotangents)))
+        return given_back(self._routes, made, needs)
 
-    def backward_program(self) -> Backward:
+    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> list[Future[object]]:
+        """Start compiling the kernels that `runnable`, a program of this launcher, will launch for
+        tensors like these (as `run` has them, then states)."""
+        if self.target != "triton" or self.cell.empty:
+            return []
+        given, places = [without_memory(x) for x in tensors], self._arguments
+        if runnable is not self.runnable:
+            ys = [self._nothing(b, "meta") for b in self._outputs]
+            states = given[self.cell.first_state :][:1]  # the last state is like the first
+            given, places = [*given, *ys, *states], self._routes.arguments
+        return start(runnable, taken(places, given), self.cell.device)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Of the outputs, in order."""
+        return tuple(b.name for b in self._outputs)
+
+    def backward_program(self) -> Runnable:
         """The derived backward, made when it is first asked for."""
         if self._backward is None:
             with self._lock:
                 if self._backward is None:
-                    self._backward = self._derived()
+                    from smac.lower import backward
+
+                    self.backward_plan = self._plan_backward()
+                    program = backward(self.backward_plan)
+                    made = Runnable.of(program, self.target, self._precision)
+                    self._routes = self._routed(made)
+                    if self._first_use is not None:
+                        self._first_use(self, made)
+                    self._backward = made
         return self._backward
 
-    def _derived(self) -> Backward:
-        from smac.lower import backward
+    def before_use(self, act: FirstUse) -> None:
+        """Call `act` on the forward program now, and on the backward's when that is made."""
+        act(self, self.runnable)
+        self._first_use = act
 
-        cell = self.cell
-        program = backward(self._plan_backward())
-        runnable = Runnable.of(program, self.target, self._precision)
+    def _routed(self, runnable: Runnable) -> Routes:
+        """Where a backward finds its arguments, and where its gradients go."""
+        cell, buffers = self.cell, runnable.program.buffers
         lengths = ("cu_seqlens",) if cell.sequences else ()
         states = () if cell.layout is None else STATES_IN[: 1 + (cell.layout.ids is not None)]
         names = (*cell.declared, *lengths, *states)
         places = {n: (i, self._moved.get(n)) for i, n in enumerate(names)}
-        due = [b for b in program.buffers if b.role == "cotangent"]
+        due = [b for b in buffers if b.role == "cotangent"]
         for i, (b, y) in enumerate(zip(due, self._outputs, strict=True), len(names)):
             step = cell.step and "T" in y.axes
             places[b.name] = (i, View(y.axes.index("T"), (), ()) if step else None)
         places["state.dST"] = (len(names) + len(due), None)
-        owners = [_owner(b) for b in program.buffers if _owner(b)]
+        owners = [_owner(b) for b in buffers if _owner(b)]
         gradients = {n: (i, self._moved.get(n)) for i, n in enumerate(owners)}
-        return Backward(runnable, tuple(places[n] for n in runnable.reads()),
-                        tuple(gradients.get(n) for n in names))  # fmt: skip
+        return Routes(tuple(places[n] for n in runnable.reads()),
+                      tuple(gradients.get(n) for n in names))  # fmt: skip
 
-    def _nothing(self, b: Buffer) -> Tensor:
+    def _nothing(self, b: Buffer, device: torch.device | str = "") -> Tensor:
         shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]
-        return torch.empty(shape, dtype=self.cell.dtype, device=self.cell.device)
+        return torch.empty(shape, dtype=self.cell.dtype, device=device or self.cell.device)
 
     def _call(self, runnable: Runnable, args: list[Tensor]) -> tuple[Tensor, ...]:
         """Run with autocast off (the program says its types) and the tensors' GPU current."""

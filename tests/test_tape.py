@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -81,6 +82,46 @@ def test_a_tape_does_what_the_function_does() -> None:
     assert len(tape.offsets) == 1  # what nothing reads
     called = [step for step in tape.steps if isinstance(step, Called)]
     assert torch.Tensor.unflatten not in [step.function for step in called]
+
+
+def of_waves(x: Tensor) -> tuple[Tensor, ...]:
+    """Views that read memory in other ways: conjugates, parts of complex numbers."""
+    wave = torch.fft.rfft(x)
+    turned = wave.conj()
+    return turned[:, :2], wave.real[0], torch.view_as_real(wave)[..., 1], turned.imag + 1
+
+
+def test_views_that_read_memory_otherwise_are_left_as_they_are() -> None:
+    played = of(of_waves)
+    for seed in range(2):
+        x, _ = tensors(seed)
+        for a, b in zip(of_waves(x), played(x), strict=True):
+            assert torch.equal(a, b)
+    only(played)
+
+
+def test_a_recording_keeps_nothing_alive() -> None:
+    """What a function lets go while it is recorded is let go: no call takes more memory."""
+    alive = []
+
+    def function(x: Tensor) -> tuple[Tensor]:
+        first = x * 2
+        alive.append(ref(first))
+        second = first.unflatten(0, (1, -1)) + 1
+        del first
+        alive.append(alive[0]() is not None)
+        ids = {id(second)}
+        for n in range(50):  # ids are used again
+            second = second + n
+            ids.add(id(second))
+        assert len(ids) < 50
+        return (second[0],)
+
+    played = of(function)
+    for x in (torch.ones(3), torch.arange(3.0)):
+        assert torch.equal(played(x)[0], 2 * x + 1 + sum(range(50)))
+    assert alive[1:] == [False]
+    only(played)
 
 
 def test_what_is_spent_is_let_go() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -74,12 +75,17 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self, own: Sequence[Tensor], direct: Direct) -> None:
         super().__init__()
-        self._direct, self._count = direct, len(own)
-        self._kept: list[Tensor] = list(own)  # no id is used twice
-        self._slot = {id(x): i for i, x in enumerate(own)}
+        self._direct, self._count, self._device = direct, len(own), own[0].device
+        #: Slots by a tensor's id, which is no other tensor's as long as the reference is alive:
+        #: nothing that the function lets go is kept for the recording.
+        self._seen: dict[int, tuple[int, ref[Tensor]]] = {}
+        #: Of each slot, the bytes of its storage, and what its pointer leaves modulo 16.
+        self._facts: list[tuple[int, int]] = []
+        for x in own:
+            self._see(x)
         #: Storages of arguments; and what was made, the first tensor of each storage.
         self._passed = {_storage(x) for x in own}
-        self._roots: dict[int, Tensor] = {}
+        self._roots: dict[int, ref[Tensor]] = {}
         self._steps: list[Launched | Called] = []
         self._launching = False
         self._why = ""
@@ -114,7 +120,7 @@ class _Recorder(TorchFunctionMode):
         name = _name(func)
         writes = name in WRITES or "out" in kwargs or (name[-1:] == "_" and name[-2:] != "__")
         outs = tensors_of(found)
-        new = [x for x in outs if id(x) not in self._slot]
+        new = [x for x in outs if self._slot(x) is None]
         if not outs and name not in QUESTIONS and not writes:
             self._why = self._why or f"it asks torch for {name}, which may depend on values"
         if not new and not writes:
@@ -129,8 +135,8 @@ class _Recorder(TorchFunctionMode):
             x = new[0]
             func, args = torch.empty_strided, (tuple(x.shape), x.stride())  # in less time
             kwargs = {"dtype": x.dtype, "device": x.device}
-        root = self._roots.get(_storage(new[0])) if len(outs) == 1 and not writes else None
-        if root is not None and root.dtype == new[0].dtype:
+        root = self._root(new[0]) if len(outs) == 1 and not writes else None
+        if root is not None and _lazy(root) == _lazy(new[0]):
             # A view of what was made here is had at once, however it was come by.
             x = new[0]
             func, kwargs = torch.as_strided, {}
@@ -138,18 +144,30 @@ class _Recorder(TorchFunctionMode):
         args, kwargs = [self._noted(x) for x in args], self._noted(kwargs)
         places = tuple((i, x.number) for i, x in enumerate(args) if isinstance(x, Slot))
         deep = any(not isinstance(x, Slot) and slots_of(x) for x in (*args, kwargs))
-        made = []
+        made = [self._see(x) for x in new]
         for x in new:
-            made.append(len(self._kept))
-            self._slot[id(x)] = len(self._kept)
-            self._kept.append(x)
-            if _storage(x) not in self._passed:
-                self._roots.setdefault(_storage(x), x)
+            if _storage(x) not in self._passed and self._root(x) is None:
+                self._roots[_storage(x)] = ref(x)
         one = isinstance(found, Tensor) and bool(made)
         self._steps.append(Called(func, args, kwargs, places, deep, tuple(made), one))
 
+    def _see(self, x: Tensor) -> int:
+        """A new slot, for `x`."""
+        self._seen[id(x)] = len(self._facts), ref(x)
+        self._facts.append((x.untyped_storage().nbytes(), x.data_ptr() & ALIGNED))
+        return len(self._facts) - 1
+
+    def _slot(self, x: Tensor) -> int | None:
+        slot, seen = self._seen.get(id(x), (0, None))
+        return slot if seen is not None and seen() is x else None
+
+    def _root(self, x: Tensor) -> Tensor | None:
+        """The first tensor that was made in the memory of `x`."""
+        root = self._roots.get(_storage(x))
+        return None if root is None else root()
+
     def _of(self, x: Tensor) -> int:
-        slot = self._slot.get(id(x))
+        slot = self._slot(x)
         if slot is None:
             self._why = self._why or "it reads a tensor that is neither passed nor made"
             return 0
@@ -171,16 +189,15 @@ class _Recorder(TorchFunctionMode):
         for step in steps.copy():
             slot = step.made[0] if isinstance(step, Called) and step.made else 0
             if (isinstance(step, Called) and step.function is torch.empty_strided
-                    and slot not in seen and _bytes(self._kept[slot]) <= LARGEST):  # fmt: skip
+                    and slot not in seen and self._facts[slot][0] <= LARGEST):  # fmt: skip
                 offsets.append((slot, scratch))
-                scratch += -(-_bytes(self._kept[slot]) // PIECE) * PIECE
+                scratch += -(-self._facts[slot][0] // PIECE) * PIECE
                 steps.remove(step)
         for step in steps:
             if isinstance(step, Called):
-                step.pointed = tuple((s, self._kept[s].data_ptr() & ALIGNED) for s in step.made
-                                     if s in launched)  # fmt: skip
-        return Tape(tuple(steps), final, len(self._kept) - self._count, scratch, tuple(offsets),
-                    self._kept[0].device)  # fmt: skip
+                step.pointed = tuple((s, self._facts[s][1]) for s in step.made if s in launched)
+        return Tape(tuple(steps), final, len(self._facts) - self._count, scratch, tuple(offsets),
+                    self._device)  # fmt: skip
 
     def _needed(self, later: set[int]) -> list[Launched | Called]:
         """The steps without views that nothing reads; each knows what is spent behind it."""
@@ -202,9 +219,10 @@ def _name(func: Any) -> str:
     return str(getattr(func.__self__, "__name__", name)) if name == "__get__" else name
 
 
+def _lazy(x: Tensor) -> tuple[torch.dtype, bool, bool]:
+    """What views may change beside shape, strides and offset: how memory is to be read."""
+    return x.dtype, x.is_conj(), x.is_neg()
+
+
 def _storage(x: Tensor) -> int:
     return int(x.untyped_storage()._cdata)
-
-
-def _bytes(x: Tensor) -> int:
-    return x.untyped_storage().nbytes()

@@ -11,14 +11,16 @@ from weakref import ref
 
 import pytest
 import torch
+from drawn import SPECS, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import smac
 from smac.runtime import direct
 from smac.runtime.direct import Direct
 from smac.runtime.player import TAPES, Player, kind, player
-from smac.runtime.tape import Called, Moved, Tape
+from smac.runtime.tape import Called, Launched, Moved, Tape
 
 
 class NoKernels(Direct):
@@ -194,6 +196,49 @@ def test_the_oldest_tape_gives_way() -> None:
     for n in range(TAPES + 3):
         assert played(torch.full((2, n + 1), n)[:, :1])[0].tolist() == [[n + 1], [n + 1]]
     assert len(played._tapes) == TAPES
+
+
+class Idle(NoKernels):
+    """Triton's kernels as they are on a GPU, but for the launch, which does nothing."""
+
+    def kernels(self, names: Any) -> dict[str, Any]:
+        """What is compiled on a GPU."""
+        from triton.runtime import JITFunction
+
+        return {n: IdleKernel(x.arg_names) for n, x in names.items() if isinstance(x, JITFunction)}
+
+    def bind(self, *args: Any) -> Any:
+        """A launch that does nothing."""
+        return (lambda *values: None), (1, 1, 1, 0)
+
+
+class IdleKernel:
+    """Takes what a kernel takes."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.arg_names = names
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+def test_every_spec_can_be_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward of each spec on Triton ask torch nothing that a tape cannot answer."""
+    pytest.importorskip("triton")
+    from smac.runtime import device, launch
+
+    monkeypatch.setattr(launch, "player", lambda function: Player(function, Idle()))
+    monkeypatch.setattr(device, "target_for", lambda *args: "triton")
+    for name in SPECS:
+        op = smac.compile(name, target="triton")
+        inputs = draw(op.spec, dtype=torch.float32)
+        y = op(**inputs)
+        (y[0] if isinstance(y, tuple) else y).sum().backward()
+        (made,) = op._launchers.values()
+        for runnable in (made.runnable, made.backward_program()):
+            assert isinstance(runnable.call, Player)
+            steps = only(runnable.call).steps
+            assert any(isinstance(step, Launched) for step in steps), name
 
 
 def test_functions_without_compiled_kernels_are_called_as_they_are() -> None:

@@ -73,7 +73,7 @@ class Compiler:
 
 def compile_for(runnable: Runnable, arguments: Sequence[Tensor], device: torch.device) -> None:
     """Compile all that the program launches on `arguments`, which are on device "meta"."""
-    function = runnable.call
+    function = runnable.function
     assert isinstance(function, FunctionType)
     names = {n: Compiler(f) for n, f in function.__globals__.items() if hasattr(f, "warmup")}
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():

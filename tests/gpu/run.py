@@ -215,7 +215,8 @@ def run(cell: Cell) -> dict[str, Any]:
 def digests() -> dict[str, str]:
     """sha256 of every file that decides what the kernels compute."""
     paths = [*ROOT.glob("templates/triton/*.jinja"), *ROOT.glob("smac/lower/*.py"),
-             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py"]  # fmt: skip
+             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py",
+             *(ROOT / f"smac/runtime/{n}.py" for n in ("direct", "player", "record", "tape"))]
     return {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in sorted(paths)}  # fmt: skip
 

@@ -39,6 +39,19 @@ def test_every_cell_on_the_gpu() -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_calls_are_played_captured_and_compiled() -> None:
+    """Tapes, CUDA graphs and torch.compile have the bits of eager calls; opcheck finds nothing."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "benchmarks.calls", "--check"], text=True,
+                          capture_output=True, check=False, cwd=HERE.parents[1])  # fmt: skip
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
 def test_changes_since_the_last_green_run_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ SCHEDULES = {
 
 
 #: The lanes whose states one triton program carries in registers.
-MOST_LANES = {"chunked": 8, "linear": 1}
+MOST_LANES = {"chunked": 8, "linear": 4}
 
 
 def largest_chunk(target: str, itemsize: int) -> int:
@@ -158,21 +158,20 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the target's templates cannot do yet."""
     if r.target != "triton":
         return None
-    most = 1 if x.channel else MOST_LANES[order]
+    chunks = order == "chunked"
+    most = 1 if x.channel and chunks else MOST_LANES[order]
     if x.states > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.states}; "
                 "use target='torch'")  # fmt: skip
-    if x.channel and (found := _beside_diagonal(r)):
-        return (f"takes no factors of rows or columns beside a diagonal under a mask per "
-                f"{x.channel} on target triton, found '{show(found)}'; use target='torch'")  # fmt: skip
-    if x.channel and x.above:
+    if x.channel and chunks and (found := _beside_diagonal(r)):
+        return ("takes no factors of rows or columns beside a diagonal under a mask per "
+                f"{x.channel} on target triton, found '{show(found)}'; use order='linear'"
+                )  # fmt: skip
+    if x.channel and chunks and x.above:
         return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
                 "triton; use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)) and order == "linear":
-        return ("takes no late lanes on target triton so far (strict, shift, what is above a "
-                "diagonal); use target='torch'")  # fmt: skip
     widest = 256 if x.item == 2 else 128
-    if order == "chunked" and x.channel and channel_size(x) > widest:
+    if chunks and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None

@@ -37,7 +37,8 @@ ORDERS = {
     "gamma_memory": ("quadratic",), "global_filter": ("quadratic",),
     "hydra": ("chunked", "chunks", "quadratic"), "lion": ("chunked", "quadratic"),
     "low_rank": ("chunked", "chunks", "quadratic"), "mamba3": ("chunked", "chunks", "quadratic"),
-    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
+    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",),
+    "rwkv6": ("chunked", "linear", "quadratic"),
     "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
@@ -71,9 +72,10 @@ TEXTS = {
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla", "hydra", "mamba3"}  # fmt: skip
-#: What is nonzero above the diagonal keeps no states.
-STATELESS = frozenset({"hydra"})
+                                 "multiscale", "gla", "hydra", "mamba3", "rwkv6"}  # fmt: skip
+#: Cells without states: what is above the diagonal keeps none, and a diagonal beside a mask per
+#: channel has none in chunks.
+STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("rwkv6", "chunked")})
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -100,6 +102,9 @@ LARGE = (
     *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
       for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
       for order in ("chunked", "chunks")),
+    *(("rwkv6", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 64, 64), (330, 128, 128), (330, 16, 64))),
+    ("rwkv6", "linear", {"B": 1, "T": 330, "H": 2, "N": 64, "P": 64}),
     ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
@@ -117,6 +122,7 @@ PACKED = (
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
     ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("rwkv6", "chunked", "sweep", False), ("rwkv6", "linear", "tokens", True),
     ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
@@ -130,7 +136,7 @@ def cells(only: str | None) -> list[Cell]:
     chunked order both."""
     made: list[Cell] = [
         (spec, order, dtype, SHORT if spec == "log_linear" else SMALL,
-         spec not in TWO_TYPES | STATELESS and order != "quadratic"
+         spec not in TWO_TYPES and order != "quadratic" and (spec, order) not in STATELESS
          and dtype in ("bfloat16", "float64"), None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
@@ -178,7 +184,7 @@ def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
     have = {a for i in op.spec.inputs for a in i.axes}
     wanted = tuple((a, n) for a, n in given.items() if a in have)
     # Masks per channel in chunks: the hard decays too, resets among them.
-    special = spec == "gla" and order == "chunked"
+    special = spec in ("gla", "rwkv6") and order == "chunked"
     cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state, special=special)
     trial = Trial(op, cell, recipe(op.spec), "cuda")
     values, gradients = values_and_gradients(trial)

@@ -160,6 +160,9 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
         return None
     chunks = order == "chunked"
     most = 1 if x.channel and chunks else MOST_LANES[order]
+    if x.channel and chunks and x.above:
+        return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
+                "triton; use order='linear'")  # fmt: skip
     if x.states > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.states}; "
                 "use target='torch'")  # fmt: skip
@@ -167,9 +170,6 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
         return ("takes no factors of rows or columns beside a diagonal under a mask per "
                 f"{x.channel} on target triton, found '{show(found)}'; use order='linear'"
                 )  # fmt: skip
-    if x.channel and chunks and x.above:
-        return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
-                "triton; use target='torch'")  # fmt: skip
     widest = 256 if x.item == 2 else 128
     if chunks and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "

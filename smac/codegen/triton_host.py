@@ -96,4 +96,60 @@ def _shifted(x, by):
     out[by:] = x[: max(n - by, 0)]
     out[n - 1] += x[max(n - by, 0) :].sum(0)
     return out''',
+    "spectrum": '''def spectrum(taps, at, tokens, length, middle):
+    """rfft of lags along dim `at`, lag 0 first; in the `middle` of 2·tokens - 1 it is moved there.
+    A circle of lags is as long as there are tokens, others are padded to `length`."""
+    taps = taps.narrow(at, 0, max(2 * tokens - 1, 0) if middle else tokens)
+    if middle:
+        padded = taps.new_zeros([length if i == at else n for i, n in enumerate(taps.shape)])
+        padded.narrow(at, 0, taps.shape[at]).copy_(taps)
+        taps = torch.roll(padded, 1 - tokens, at)
+    return torch.fft.rfft(taps, length, at)''',
+    "state_channels": '''def state_channels(length, at, *operands):
+    """Slices of N: as many state channels at a time as make up to 2^26 numbers along dim `at`."""
+    one = [(*x.shape[:at], 1, *x.shape[at + 1 :]) for x in operands]
+    shape = torch.broadcast_shapes(*one)
+    each = max(2**26 * shape[-2] // max(length * shape.numel(), 1), 1)
+    return [slice(i, i + each) for i in range(0, shape[-2], each)]
+
+
+def channels_at(x, n):
+    """The state channels `n` of x [..., N, P]; all of what has none."""
+    return x if x.shape[-2] == 1 else x[..., n, :]
+
+
+def along(x, at, tokens):
+    """x with `tokens` tokens, where it had one for all."""
+    return x.expand([tokens if i == at else n for i, n in enumerate(x.shape)])''',
+    "convolve": '''def convolve(q, k, v, h, length, at, tokens):
+    """Σ_n q · (h ∗ k·v) along dim `at`, h a spectrum; operands [batch, T, heads, N, P]: less N."""
+    total = 0.0
+    for n in state_channels(length, at, q, k, v, h):
+        u = torch.fft.rfft(along(channels_at(k, n) * v, at, tokens), length, at)
+        u = torch.fft.irfft(u * channels_at(h, n), length, at).narrow(at, 0, tokens)
+        total = total + (channels_at(q, n) * u).sum(-2)
+    return total''',
+    "correlate": '''def correlate(q, k, v, dy, h, length, at, tokens):
+    """Gradients of `convolve` under dy: of q, k, v and the spectrum, each in its own shape."""
+    dq, dk, dv, dh = (torch.zeros_like(x) for x in (q, k, v, h))
+    for n in state_channels(length, at, q, k, v, h):
+        qn, kn, hn = (channels_at(x, n) for x in (q, k, h))
+        fk = torch.fft.rfft(along(kn * v, at, tokens), length, at)
+        fq = torch.fft.rfft(along(qn * dy, at, tokens), length, at)
+        u = torch.fft.irfft(fk * hn, length, at).narrow(at, 0, tokens)
+        g = torch.fft.irfft(fq * hn.conj(), length, at).narrow(at, 0, tokens)
+        for out, part in ((dq, dy * u), (dk, v * g), (dh, fq * fk.conj())):
+            out = channels_at(out, n)
+            wide = torch.broadcast_shapes(part.shape, out.shape)
+            out += part.expand(wide).sum_to_size(out.shape)
+        dv += (kn * g).sum_to_size(dv.shape)
+    return dq, dk, dv, dh''',
+    "lags_of": '''def lags_of(dh, length, at, tokens, lags, middle):
+    """Gradients of `lags` lags from that of their spectrum; the inverse of `spectrum`'s layout."""
+    x = torch.fft.irfft(dh, length, at)
+    x = torch.roll(x, tokens - 1, at) if middle else x
+    x = x.narrow(at, 0, max(2 * tokens - 1, 0) if middle else tokens)
+    out = x.new_zeros([lags if i == at else n for i, n in enumerate(x.shape)])
+    out.narrow(at, 0, x.shape[at]).copy_(x)
+    return out''',
 }

@@ -181,18 +181,16 @@ def input_stores(order: Order, only: frozenset[str] | None = None,
     uses += [(Name(n), v.expr, v.axes) for n, v in order.mask_uses()]
     uses = [u for u in uses if u[0].id not in without and (only is None or u[0].id in only)]
     stores = []
-    for i in p.spec.inputs:
-        if i.name in p.integers:
-            continue
+    for name, own in p.differentiable:
         by_axes: dict[tuple[str, ...], list[Expr]] = {}
         for grad, e, axes in uses:
-            if i.name not in names(e):
+            if name not in names(e):
                 continue
             infinite = grad.id in of_mask
-            term = chain(grad, diff(e, Name(i.name)), infinite)
+            term = chain(grad, diff(e, Name(name)), infinite)
             if term != ZERO:
-                by_axes.setdefault(canonical(p.spec, {*axes, *i.axes}), []).append(term)
-        stores += [Store(f"grad.{i.name}", sum_of(t), a) for a, t in by_axes.items()]
+                by_axes.setdefault(canonical(p.spec, {*axes, *own}), []).append(term)
+        stores += [Store(f"grad.{name}", sum_of(t), a) for a, t in by_axes.items()]
     return tuple(stores)
 
 

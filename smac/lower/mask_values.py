@@ -9,8 +9,20 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from smac.derive import simplify
-from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
-from smac.ir import Gather, LaneIR, Scan, Value
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    ONE,
+    SCAN_FUNCTIONS,
+    ZERO,
+    At,
+    Between,
+    Call,
+    Expr,
+    Name,
+    call,
+    transform,
+)
+from smac.ir import Gather, LaneIR, Move, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
 from smac.masks.lanes import carried, turned
 from smac.masks.make import mul
@@ -28,28 +40,53 @@ def canonical(spec: Spec, axes: Collection[str]) -> tuple[str, ...]:
 
 
 class Scans:
-    """Integer scans of ids, each once, as a buffer."""
+    """What is made of inputs along T, each once, as a buffer: scans of ids, and moves."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.steps: list[Scan] = []
+        self.steps: list[Scan | Move] = []
 
     def replace(self, e: Expr) -> Expr:
         return transform(e, self._one)
 
     def _one(self, e: Expr) -> Expr | None:
+        if isinstance(e, Call) and e.fn in MOVE_FUNCTIONS:
+            return self._move(e.fn, self.replace(e.args[0]))
         if not (isinstance(e, Call) and e.fn in SCAN_FUNCTIONS):
             return None
         (source,) = e.args
         assert isinstance(source, Name)
-        out = f"{e.fn}.{source.id}"
-        step = Scan(out, e.fn, source.id)
+        return self._made(Scan(f"{e.fn}.{source.id}", e.fn, source.id))
+
+    def _move(self, fn: str, source: Expr) -> Expr:
+        """What is the same at every token stays."""
+        assert isinstance(source, Name)
+        if "T" not in self.spec.axes_of(Name(self.root(source.id))):
+            return source
+        return self._made(Move(f"{fn}.{source.id}", fn, source.id))
+
+    def _made(self, step: Scan | Move) -> Name:
         if step not in self.steps:
             self.steps.append(step)
-        return Name(out)
+        return Name(step.out)
 
-    def source(self, name: str) -> str | None:
-        return next((s.source for s in self.steps if s.out == name), None)
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Scan))
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Move))
+
+    def root(self, name: str) -> str:
+        """The input that `name` is made of."""
+        step = next((s for s in self.steps if s.out == name), None)
+        return name if step is None else self.root(step.source)
+
+    def integer(self, name: str) -> bool:
+        """Whether `name` holds integers that a scan has made."""
+        step = next((s for s in self.steps if s.out == name), None)
+        return step is not None and (isinstance(step, Scan) or self.integer(step.source))
 
 
 class Axes:
@@ -59,7 +96,7 @@ class Axes:
         self.spec, self.group, self.scans = spec, group, scans
 
     def of(self, e: Expr) -> tuple[str, ...]:
-        back = {s.out: Name(s.source) for s in self.scans.steps}
+        back = {s.out: Name(self.scans.root(s.out)) for s in self.scans.steps}
         found = set(self.spec.axes_of(transform(
             e, lambda n: back.get(n.id) if isinstance(n, Name) else None)))  # fmt: skip
         foreign = found & set(self.spec.groups) - {self.group}
@@ -84,7 +121,7 @@ class Bases:
         for v in self.values:
             if v.expr == base:
                 return Name(v.name)
-        integer = isinstance(base, Name) and self.axes.scans.source(base.id) is not None
+        integer = isinstance(base, Name) and self.axes.scans.integer(base.id)
         value = Value(f"m{len(self.values)}", base, self.axes.of(base), "int" if integer else "acc")
         self.values.append(value)
         return Name(value.name)
@@ -118,6 +155,15 @@ def group_axis(spec: Spec, exprs: tuple[Expr, ...]) -> str | None:
     """The first declared group axis that a value of the kernel would carry."""
     carried = {a for e in exprs for a in spec.axes_of(e) if a in spec.groups}
     return next((g for g in spec.groups if g in carried), None)
+
+
+def scan_lanes(mask: Mask, scans: Scans) -> None:
+    """Meet what the lanes of both sides are made of, so that each side knows it all."""
+    generators = mask.generators()
+    for x in () if generators is None else (*generators.lanes, *generators.above):
+        for e in (x.log_decay, x.reset, x.read, x.write):
+            if e is not None:
+                scans.replace(e)
 
 
 def lanes_of(

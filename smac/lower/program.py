@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from smac.expr import names
-from smac.ir import Buffer, Carry, Kernel, Program, Scan, Step
+from smac.ir import Buffer, Carry, Kernel, Move, Program, Scan, Step
 from smac.lower import two_sided
 from smac.lower.adjoint import (
     Backward,
@@ -21,7 +21,9 @@ from smac.lower.channels import by_channel, swept
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
+from smac.lower.mask_values import canonical
 from smac.lower.quadratic import quadratic
+from smac.lower.segments import split
 from smac.lower.sides import READ_Y, named, raw_output, reading, sides_of
 from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
@@ -36,7 +38,7 @@ def forward(plan: Plan) -> Program:
     if (sides := _sides(plan)) is not None:
         p = sides.parts
         made, scratch = two_sided.forward(sides)
-        return _program("forward", p, (*input_buffers(p), *_outputs(p), *scratch), made)
+        return _program("forward", plan, p, (*input_buffers(p), *_outputs(p), *scratch), made)
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
@@ -48,7 +50,7 @@ def forward(plan: Plan) -> Program:
     if p.reads_z and plan.request.target == "triton":
         steps, scratch = raw_output(order, final=carry.final)
         steps = (*steps, pointwise("epilogue", output_stores(p)))
-        return _program("forward", p, (*buffers, *scratch), steps)
+        return _split("forward", plan, p, Backward(steps, scratch), buffers)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
         both = [replace(kv, final=carry.final) for kv, _ in sides_of(order)]
@@ -62,7 +64,7 @@ def forward(plan: Plan) -> Program:
     else:
         steps, scratch = reading(order, "forward", (p.q, p.k, p.v), READ_Y, output_stores(p),
                                  final=carry.final)  # fmt: skip
-    return _program("forward", p, (*buffers, *scratch), steps)
+    return _split("forward", plan, p, Backward(steps, scratch), buffers)
 
 
 def backward(plan: Plan) -> Program:
@@ -82,15 +84,17 @@ def backward(plan: Plan) -> Program:
     )  # fmt: skip
     buffers = (
         *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
-        *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
+        *(state_buffers(p, "state.dS0") if p.state else ()),
     )  # fmt: skip
-    return _program("backward", p, buffers, made.steps)
+    return _split("backward", plan, p, made, buffers)
 
 
 def _spread(plan: Plan) -> Callable[[Order], Backward]:
     """How the schedule spreads the reads of a backward over kernels."""
-    if plan.chosen.schedule == "chunks":
+    if plan.chosen.schedule in ("chunks", "segmented"):
         return parallel
+    if plan.chosen.schedule == "fft":  # one transform of each product serves every read
+        return together
     return apart if plan.request.target == "triton" else together
 
 
@@ -118,18 +122,65 @@ def _by_lanes(plan: Plan) -> bool:
     return plan.order != "quadratic" and plan.chosen.schedule != "fft"
 
 
-def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
+def _split(name: str, plan: Plan, p: Parts, made: Backward,
+           buffers: tuple[Buffer, ...]) -> Program:  # fmt: skip
+    """The program of what was made; its sweeps in segments where the schedule says so."""
+    steps, scratch = made.steps, made.scratch
+    if plan.chosen.schedule == "segmented":
+        steps, more = split(p, steps)
+        scratch = (*scratch, *more)
+    return _program(name, plan, p, (*buffers, *scratch), steps)
+
+
+def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
+             steps: tuple[Step, ...]) -> Program:  # fmt: skip
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     used = tuple(s for s in p.scans if s.out in read)
     if p.state and not used:  # decays of nothing fold the resets away; the last ids still go out
         used = p.scans[:1]
+    moves = _moves(p, read)
+    moved = {m.source for m in moves}
+    used = tuple(s for s in p.scans if s in used or s.out in moved)
     scans = tuple(replace(s, last=last) for s in used)
     made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
+    moved_buffers, back = _moved(p, moves, steps)
+    made += moved_buffers
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
-    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
-                          p.packed))  # fmt: skip
+    return verify(Program(name, (*buffers, *made), (*scans, *moves, *steps, *back), p.spec.batch,
+                          p.spec.groups, p.packed, plan.tiles))  # fmt: skip
+
+
+def _moves(p: Parts, read: frozenset[str]) -> tuple[Move, ...]:
+    """Those that kernels read, and those that these are made of."""
+    kept: list[Move] = []
+    for m in reversed(p.moves):
+        if m.out in read or m.out in {k.source for k in kept}:
+            kept.insert(0, m)
+    return tuple(kept)
+
+
+def _moved(p: Parts, moves: tuple[Move, ...],
+           steps: tuple[Step, ...]) -> tuple[list[Buffer], tuple[Move, ...]]:  # fmt: skip
+    """Buffers of moves and of their gradients, and the steps that take those to the inputs."""
+    floats = dict(p.differentiable)
+    inputs = {i.name: i for i in p.spec.inputs}
+    stored = {s.buffer for k in steps if isinstance(k, Kernel) for s in k.stores}
+    buffers, back = [], []
+    for m in reversed(moves):  # a move of a move hands its gradient to that first
+        root = m
+        while (inner := next((x for x in p.moves if x.out == root.source), None)) is not None:
+            root = inner
+        source = next((s.source for s in p.scans if s.out == root.source), root.source)
+        axes = canonical(p.spec, inputs[source].axes)
+        own = ("input", source) if m.out in floats else ("int", "")
+        buffers.append(Buffer(m.out, axes, own[0], "scratch", own[1]))
+        if f"grad.{m.out}" in stored:
+            buffers.append(Buffer(f"grad.{m.out}", axes, "acc", "sum"))
+            back.append(Move(f"grad.{m.source}", m.fn, f"grad.{m.out}", back=True))
+            stored.add(f"grad.{m.source}")
+    return buffers, tuple(back)
 
 
 def _reads(k: Kernel) -> frozenset[str]:

@@ -8,10 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smac.expr import ONE, Call, Expr, Index, Size, children
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    ONE,
+    At,
+    Between,
+    Call,
+    Expr,
+    Index,
+    Size,
+    children,
+    names,
+    walk,
+)
 from smac.locate import clip
+from smac.masks.band import form
 from smac.masks.base import Lane
 from smac.masks.lanes import carried
+from smac.masks.moves import moves
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
@@ -51,7 +65,7 @@ class Way:
     @property
     def label(self) -> str:
         """The order; with its schedule where it has two."""
-        twice = self.order == "linear" or self.schedule == "chunks"
+        twice = self.order == "linear" or self.schedule in ("chunks", "segmented")
         return f"{self.order} ({self.schedule})" if twice else self.order
 
 
@@ -60,7 +74,9 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
     own = SCHEDULES[r.target]
     chunked = lacks_generators(r) or _beyond_target(x, r, "chunked")
     linear = lacks_generators(r) or _beyond_target(x, r, "linear")
-    quadratic = "keeps no state between calls" if r.state else None
+    quadratic = _no_entry(r)
+    if r.state:
+        quadratic = "keeps no state between calls"
     return (
         Way("quadratic", own["quadratic"], quadratic),
         Way("chunked", own["chunked"], chunked),
@@ -81,7 +97,35 @@ def lacks_generators(r: Request) -> str | None:
     if r.packed and generators.above and r.target == "torch":
         return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
                 "sequences apart there; use order='quadratic'")  # fmt: skip
+    if any(map(moves, _lanes(r))) and (elsewhere := _no_moves(r)):
+        return elsewhere
     return _factors_per_value(r) or _few_digits(r)
+
+
+def _no_moves(r: Request) -> str | None:
+    """What stands against lanes that read other tokens than their own."""
+    if r.packed:
+        return ("has lanes that read other tokens (reverse, shift) and do not know where a packed "
+                "sequence ends; use order='quadratic'")  # fmt: skip
+    if r.target == "triton":
+        return ("has lanes that read other tokens (reverse, shift), not on target triton so far; "
+                "use target='torch'")  # fmt: skip
+    return None
+
+
+def _no_entry(r: Request) -> str | None:
+    """What triton's tiles cannot read: positions backwards in time, and moved inputs."""
+    if r.target != "triton":
+        return None
+    for e in walk(r.mask.entry()):
+        if isinstance(e, Call) and e.fn in MOVE_FUNCTIONS:
+            return f"reads '{show(e)}', not on target triton so far; use target='torch'"
+        if isinstance(e, At | Between):
+            for f in map(form, children(e)[1:]):
+                if f is not None and f.sizes and abs(f.t + f.s) == 1:
+                    return ("reads tokens from the end of T (reverse), not on target triton so "
+                            "far; use target='torch'")  # fmt: skip
+    return None
 
 
 def _factors_per_value(r: Request) -> str | None:
@@ -96,32 +140,35 @@ def _factors_per_value(r: Request) -> str | None:
     return None
 
 
-#: Bits that may be lost where lanes read positions, of those that the accumulator has. On triton
-#: angles are made in float32, and their gradients grow with the position.
+#: Bits that may be lost where lanes read positions, of those that the accumulator has. Triton's
+#: products of 16 bits round states; the gradient of an angle is theirs times the position.
 _SPARE = {
     "torch": {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14},
-    "triton": {"float64": 43, "float32": 4, "bfloat16": 4, "float16": 4},
+    "triton": {"float64": 43, "float32": 13, "bfloat16": 4, "float16": 4},
 }
 
 
 def _few_digits(r: Request) -> str | None:
-    """Lanes that read positions cancel, or turn by large angles: digits go as T grows."""
+    """Lanes that read powers of positions cancel, and so do gradients of what turns by them: digits
+    go as T grows. Angles themselves are made in float64, whatever the type."""
     factors = [e for x in _lanes(r) for e in (x.read, x.write)]
     powers = max((position_degree(e, turns=False) for e in factors), default=0)
     exact = r.dtype == "float64" or (r.dtype != "float32" and r.target == "torch")
     if powers and not exact:
         return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
                 "no digits to spare; use order='quadratic'")  # fmt: skip
-    degree = max((position_degree(e) for e in factors), default=0)
+    degree = max((position_degree(e, turns=r.backward) for e in factors), default=0)
     lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.target][r.dtype]
     if lost > spare:
-        return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "
-                f"{spare} may go in {r.dtype}; use order='quadratic'")  # fmt: skip
+        where = "in the gradient of an angle that" if degree > powers else "where its lanes"
+        return (f"loses {lost} bits at T = {r.size('T')}, {where} read{'s' * (degree > powers)} "
+                f"positions; at most {spare} may go in {r.dtype}; use order='quadratic'")
     return None
 
 
 def position_degree(e: Expr, turns: bool = True) -> int:
-    """The power of the position that `e` grows with; `turns`: an angle's error counts as one."""
+    """The power of the position that `e`, or with `turns` its gradient, grows with: an angle's
+    position comes out as a factor, where there is an input in it to differentiate by."""
     match e:
         case Index("T"):
             return 1
@@ -134,7 +181,7 @@ def position_degree(e: Expr, turns: bool = True) -> int:
         case Call("where", (_, *args)):
             return max(position_degree(a, turns) for a in args)
         case Call("sin" | "cos", (a,)):
-            return position_degree(a) if turns else 0
+            return position_degree(a) if turns and names(a) else 0
         case Call("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "mod", _):
             return 0
         case _:
@@ -192,7 +239,8 @@ def _lanes(r: Request) -> tuple[Lane, ...]:
 
 
 def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
-    """On triton, all chunks in parallel between states that pass through memory."""
+    """On triton, all chunks in parallel between states that pass through memory, and sweeps cut in
+    segments: a backward of those is one of parallel chunks."""
     if r.target != "triton":
         return ()
     widest = 128 if x.item == 2 else 64
@@ -206,7 +254,14 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
     if reason is None and max(x.n("QK"), x.p) > widest:
         reason = (f"takes N and P of at most {widest} in {r.dtype} on schedule 'chunks', found "
                   f"N = {x.n('QK')}, P = {x.p}")  # fmt: skip
-    return (Way("chunked", "chunks", reason),)
+    segmented = missing
+    if segmented is None and x.channel:
+        segmented = f"takes no mask per {x.channel} on schedule 'segmented'; use schedule='sweep'"
+    if segmented is None and r.packed:
+        segmented = "cuts one sequence in segments, not packed ones; use schedule='sweep'"
+    if segmented is None and r.backward and reason is not None:
+        segmented = reason.replace("'chunks'", "'segmented'")
+    return Way("chunked", "chunks", reason), Way("chunked", "segmented", segmented)
 
 
 def _no_fft(x: Shape, r: Request) -> str | None:
@@ -216,8 +271,6 @@ def _no_fft(x: Shape, r: Request) -> str | None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
     if r.packed:
         return "FFT convolves along all of T and keeps no packed sequences apart"
-    if r.target == "triton":
-        return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
 
 

@@ -30,14 +30,17 @@ from smac.testing.errors import FEW  # noqa: E402
 SHIPPED = {
     "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),
     "linear_attention": ("chunked", "linear", "quadratic"),
-    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",),
+    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
+    "xpos": ("chunked", "quadratic"),
     "hydra": ("chunked",), "lion": ("chunked",), "prefix_lm": ("chunked",), "mamba3": ("chunked",),
 }  # fmt: skip
 #: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
 PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
-            "three_lanes", "hostile_names", "groups_everywhere", "hydra", "mamba3", "low_rank",
-            "quasi", "gated_both_ways", "diagonals", "groups_both_ways")  # fmt: skip
+            "three_lanes", "hostile_names", "groups_everywhere", "xpos", "hydra", "mamba3",
+            "low_rank", "quasi", "gated_both_ways", "diagonals", "groups_both_ways")  # fmt: skip
+#: Schedules that cells ask for by name, and their orders.
+SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
@@ -45,7 +48,8 @@ MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
            ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"),
            ("channel_groups", "chunked"), ("channel_shared", "chunked"),
-           ("channel_of_groups", "chunked"), ("groups_both_ways", "chunked"))  # fmt: skip
+           ("channel_of_groups", "chunked"), ("lags_normalised", "fft"),
+           ("groups_both_ways", "chunked"))  # fmt: skip
 
 
 def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]:
@@ -111,9 +115,10 @@ def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
 
 def compiled(spec: str, order: str) -> smac.Op:
     """`spec`, shipped or of specs_triton, in chunks of 16. "chunked" stands for the schedule of
-    sweeps, "chunks" for that of chunks in parallel, in the chunked order both."""
-    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
-    order = "chunked" if order == "chunks" else order
+    sweeps, "chunks" for that of chunks in parallel, "segmented" for sweeps of segments, in the
+    chunked order all; "fft" for that of the linear order."""
+    schedule = {"chunked": "sweep"}.get(order, order if order in SCHEDULES else "auto")
+    order = SCHEDULES.get(order, order)
     return smac.compile(SPECS[spec][0] if spec in SPECS else spec, target="triton", order=order,
                         chunk=None if order == "linear" else 16, schedule=schedule)  # fmt: skip
 
@@ -126,7 +131,9 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {**SIZES, **sizes, **({"T": ends[-1]} if ends else {})}
     packed = {"cu_seqlens": torch.tensor(ends, dtype=torch.int32)} if ends else {}
-    given["W"] = 2 * given["T"] - 1 if spec.startswith("bidirectional") else given["T"]
+    if "W" not in sizes:
+        both = spec.startswith("bidirectional")
+        given["W"] = max(2 * given["T"] - 1, 0) if both else given["T"]
     inputs = draw(op, given, special)
     a = leaves(inputs, dtype, strided)
     # The oracle sees what the kernels see: rounding of the inputs is no error of theirs.
@@ -225,6 +232,15 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-float64", spec, "chunks", **more)
     for spec in ("ssd", "packed_ssd", "three_lanes", "mamba3", "before_and_own"):
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
+    for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere"):
+        add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
+    add("factors-segmented-special", "factors", "segmented", special=True, T=40)
+    add("ssd-segmented-float32", "ssd", "segmented", torch.float32, state=True, T=70)
+    add("ssd-segmented-T0", "ssd", "segmented", T=0, state=True)
+    add("ssd-segmented-T17", "ssd", "segmented", T=17, state=True)
+    for spec in ("hydra", "quasi", "groups_both_ways", "diagonals"):
+        add(f"{spec}-segmented-float64", spec, "segmented", T=70)
+    add("mamba3-segmented-state", "mamba3", "segmented", state=True, T=70)
     for spec in ("factors", "three_lanes", "both_ways", "quasi"):
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
     add("retnet-chunked-reset-state", "retnet", "chunked", state=True, special=True)
@@ -240,11 +256,13 @@ def cells() -> dict[str, Callable[[], float]]:
                         ("before_and_own", "chunked"), ("strict_channel", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-state", spec, order, state=True)
     add("rwkv6-linear-state", "rwkv6", "linear", state=True, T=36, H=1)
-    for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("gla", "linear"),
-                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked"),
-                        ("gla", "chunked"), ("channel_p", "chunked"),
-                        ("quasi", "chunked"), ("rwkv6", "chunked")):  # fmt: skip
+    for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("toeplitz", "fft"),
+                        ("gla", "linear"), ("packed_ssd", "quadratic"),
+                        ("linear_attention", "chunked"), ("gla", "chunked"),
+                        ("channel_p", "chunked"), ("quasi", "chunked"),
+                        ("rwkv6", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
+    add("fast_wave-chunked-float32", "fast_wave", "chunked", torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
                         ("three_lanes", "chunked"), ("gla", "chunked"), ("channel_p", "chunked"),
                         ("channel_documents", "chunked"), ("quasi", "chunked"),
@@ -256,6 +274,10 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"ssd-chunks-T{T}", "ssd", "chunks", T=T, state=True)
         add(f"gla-chunked-T{T}", "gla", "chunked", T=T, state=True)
         add(f"toeplitz-quadratic-T{T}", "toeplitz", "quadratic", T=T)
+    for T in (0, 1):
+        add(f"circulant-fft-T{T}", "circulant", "fft", T=T)
+        add(f"bidirectional_toeplitz-fft-T{T}", "bidirectional_toeplitz", "fft", T=T)
+    add("toeplitz-fft-more-lags", "toeplitz", "fft", W=45)
     packed = {"ends": (0, 37, 37, 38, 71)}
     for spec, order in (
         ("ssd", "chunked"), ("packed_ssd", "chunks"), ("linear_attention", "chunked"),

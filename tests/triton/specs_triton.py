@@ -61,8 +61,18 @@ P = 16
 #: Name → (TOML, orders it is run in).
 SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bidirectional_toeplitz": (
-        spec("toeplitz(h, bidirectional = true)", 'h = "H W"\n'), ("quadratic",)),
-    "lags_of_all_heads": (spec("toeplitz(h)", 'h = "W"\n'), ("quadratic",)),
+        spec("toeplitz(h, bidirectional = true)", 'h = "H W"\n'), ("quadratic", "fft")),
+    "lags_of_all_heads": (spec("toeplitz(h)", 'h = "W"\n'), ("quadratic", "fft")),
+    "circulant": (spec("w * circulant(h)", 'w = "H"\nh = "H W"\n', y="tanh(Y) * v"), ("fft",)),
+    "lags_normalised": (
+        spec("toeplitz(exp(h))", 'h = "G W"\n', axes='G = "group of H"\nF = "group of H"',
+             y="Y / maximum(abs(Z), 1)",
+             inputs='q = "B T H N"\nk = "T G N"\nv = "B T F P"\n'), ("fft",)),
+    "lags_per_channel": (
+        spec("toeplitz(h)", 'h = "H N W"\n', mask_axes="TSN"), ("fft",)),
+    "lags_per_value": (
+        spec("toeplitz(h)", 'h = "H P W"\n', mask_axes="TSP",
+             inputs='q = "B T H"\nk = "N"\nv = "B T H P"\n'), ("fft",)),
     "transposed_lags": (spec("transpose(toeplitz(h))", 'h = "H W"\n'), ("quadratic",)),
     "window_decay": (
         spec("window(19) * semiseparable(log_decay = a)", _DECAY), ("quadratic",)),
@@ -154,6 +164,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
              inputs='q = "B T N"\nk = "B T N"\nv = "B T H"\n').replace(
             'V = "v"', 'V = "softplus(d) * v"'), ("chunked", "linear")),
     "fourier": (spec("fourier('cos')"), ("quadratic",)),
+    # Angles of 10⁶ at T = 37, which float32 has no fractions of a turn for.
+    "fast_wave": (
+        spec("decay(gamma) * wave(40000.7)", 'gamma = "H"\n'), ("quadratic",)),
     "formula": (
         spec("entry('where(t >= s, where(mod(t - s, 3) == 0, exp(-(t - s) / 8), 0.25), 0)')"),
         ("quadratic",)),

@@ -139,7 +139,7 @@ PACKED = (
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
         "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"), "auto": ("auto", "auto"),
-        "quadratic": ("quadratic", "auto"), "linear": ("linear", "auto")}  # fmt: skip
+        "quadratic": ("quadratic", "auto"), "linear": ("linear", "tokens")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 #: What of a result says which cell it is.
 NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")

@@ -33,16 +33,19 @@ ORDERS = {
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
-    "multiscale": ("chunked", "chunks", "quadratic", "linear"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic", "linear"), "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
+    "multiscale": ("chunked", "chunks", "quadratic", "linear"),
+    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
+    "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
     "semiseparable2": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "log_linear": ("chunked", "chunks", "quadratic"),
-    "gamma_memory": ("chunked", "chunks", "quadratic", "linear"), "global_filter": ("quadratic", "fft"),
-    "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"), "lion": ("chunked", "quadratic", "linear"),
-    "low_rank": ("chunked", "chunks", "quadratic", "linear"), "mamba3": ("chunked", "chunks", "quadratic", "linear"),
+    "gamma_memory": ("chunked", "chunks", "quadratic", "linear"),
+    "global_filter": ("quadratic", "fft"),
+    "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "lion": ("chunked", "quadratic", "linear"),
+    "low_rank": ("chunked", "chunks", "quadratic", "linear"),
+    "mamba3": ("chunked", "chunks", "quadratic", "linear"),
     "prefix_lm": ("chunked", "quadratic", "linear"), "rmt": ("quadratic",),
-    "rwkv6": ("chunked", "linear", "quadratic"),
-    "window": ("quadratic",),
+    "rwkv6": ("chunked", "linear", "quadratic"), "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
 name = "{name}"
@@ -83,7 +86,7 @@ STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "seg
                        ("hydra", "linear"), ("rwkv6", "chunked")})
 TWO = ("bfloat16", "float64")
 #: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
-TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks")}
+TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks", "linear")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.

@@ -5,6 +5,9 @@ needed, products of pairs of values summed under a mask (`Carry`), what is taken
 (`Read`), the mask's own gradients (`Gather`), and where results go (`Store`). Both targets print
 the same steps; how many kernels the reads are spread over is the schedule (lower/adjoint.py).
 
+A split walk has a program for each segment of T: one kernel finds what every segment adds to the
+state by itself, a `Join` makes of that the states that enter them, and the walk starts from those.
+
 Names: a read of Y's gradients goes to "d.Q", "d.K", "d.V"; a value v of the mask gets "d.v"; the
 cotangent of an output y is the buffer "d.y", the gradient of an input x the buffer "grad.x". States
 are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
@@ -38,9 +41,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smac.axes import SEQ as SEQ  # re-exported: buffers speak of it
+from smac.axes import SEG as SEG  # re-exported: buffers speak of them
+from smac.axes import SEQ as SEQ
 from smac.expr import Expr
 from smac.masks.base import Support
+from smac.plan.config import OWN, Tiles
 
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
@@ -111,6 +116,9 @@ class Carry:
     `against` names states that another carry saved: where the sweep enters a segment, their product
     with its own, summed over N, goes to the buffer `met` (axes batch, "C", H, R, P); a carry with
     `met` and `restores` reads it there.
+    Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
+    N, P) and `spans` the log2 decay across it (batch, SEG, H, R); `enters` names the states from
+    which the segments start.
     """
 
     name: str
@@ -123,6 +131,9 @@ class Carry:
     restores: str | None = None
     against: str | None = None
     met: str | None = None
+    leaves: str | None = None
+    spans: str | None = None
+    enters: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +191,13 @@ class Store:
 class Walk:
     """How a kernel goes along T: pieces of `chunk` tokens (rows of a tile for "tiles"),
     `segment` tokens at a time where the target keeps several chunks in flight. A `mirrored` walk
-    sees time backwards: its first token is the last."""
+    sees time backwards: its first token is the last. `split`: segments are walked side by side."""
 
     chunk: int
     segment: int
     reverse: bool = False
     mirrored: bool = False
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +238,31 @@ class Scan:
     last: str | None = None
 
 
-Step = Kernel | Scan
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What segments add to a state → the states that enter them, in place: the buffer `states`
+    (axes batch, SEG, H, R, N, P), by the log2 decays `spans` across segments of `segment` tokens.
+
+    `initial` and `final` name state buffers or None; `reverse` goes from the last segment; `tail`:
+    states have one more column along P."""
+
+    name: str
+    states: str
+    spans: str
+    segment: int
+    initial: str | None = None
+    final: str | None = None
+    reverse: bool = False
+    tail: bool = False
+
+
+Step = Kernel | Scan | Join
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds."""
+    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds;
+    `tiles`: how kernels are cut, where that is not the printer's choice."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -239,6 +270,7 @@ class Program:
     batch: tuple[str, ...] = ("B",)
     groups: tuple[str, ...] = ()
     packed: bool = False
+    tiles: Tiles = OWN
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`; KeyError when there is none."""

@@ -172,6 +172,8 @@ def test_doctor_tells_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (0, "")
     for word in ("smac", "python", "torch", "triton", "templates", "cache"):
         assert re.search(rf"^{word} ", out, re.M)
+    assert re.search(r"^  src +\d+ rendered sources$", out, re.M)
+    assert re.search(r"^  tune +\d+ tuning results$", out, re.M)
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

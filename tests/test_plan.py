@@ -189,11 +189,28 @@ def test_what_triton_lacks_is_listed_and_said() -> None:
         plan("multiscale", order="linear")
     with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'chunks'$"):
         plan("linear_attention", order="chunked", schedule="chunks")
+    with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'segmented'"):
+        plan("linear_attention", order="chunked", schedule="segmented", backward=True)
+    with pytest.raises(PlanError, match=r"takes no mask per N on schedule 'segmented'; use sched"):
+        plan("gla", order="chunked", schedule="segmented")
+    with pytest.raises(PlanError, match=r"cuts one sequence in segments, not packed ones; use sch"):
+        plan("ssd", order="chunked", schedule="segmented", sequences=2)
     with pytest.raises(PlanError, match=r"float16 is too narrow for$"):
         plan("ssd", schedule="chunks", dtype="float16")
     with pytest.raises(PlanError, match=r"at most 128 in bfloat16 .*, found N = 256, P = 64$"):
         plan("ssd", schedule="chunks", sizes={"N": 256})
     assert orders(plan("multiscale", target="torch")) == {"quadratic", "chunked", "linear"}
+
+
+def test_long_sequences_of_few_heads_are_walked_in_segments() -> None:
+    """As many segments as fill the GPU once with programs, of a power of two of chunks."""
+    few = {"B": 1, "T": 32768, "H": 64, "P": 64, "N": 128, "G": 1}
+    for backward in (False, True):
+        p = plan("ssd", sizes=few, backward=backward)
+        assert (p.order, p.chosen.schedule, p.chosen.segment) == ("chunked", "segmented", 8192)
+    assert plan("ssd", sizes={**few, "B": 8, "T": 2048}).chosen.schedule == "sweep"
+    one = plan("ssd", sizes={**few, "H": 1}, schedule="segmented").chosen
+    assert one.segment == 128  # 512 chunks over 264 programs
 
 
 # ---- forced chunks --------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from smac.codegen.torch_packed import in_chunks, packing, scan
 from smac.codegen.torch_sweep import SweepContext
 from smac.codegen.torch_sweep_grad import SweepGradContext
 from smac.codegen.torch_tiles import FftContext, TilesContext
-from smac.ir import Buffer, Kernel, Program, Scan
+from smac.errors import CodegenError
+from smac.ir import Buffer, Kernel, Program, Scan, Step
 
 STATES_IN = ("state.S0", "state.dST", "state.last")
 #: (kind of kernel, whether it is a backward) → what makes its lines, and the template around them.
@@ -130,9 +131,12 @@ def _result(b: Buffer, p: Program) -> str:
     return text if b.role == "output" else f"{text}.to(in_{b.of}.dtype)"
 
 
-def _step(step: Kernel | Scan, p: Program, shapes: Shapes) -> str:
+def _step(step: Step, p: Program, shapes: Shapes) -> str:
     if isinstance(step, Scan):
         return scan(step, p) if p.packed else _scan(step, p)
+    if not isinstance(step, Kernel):
+        raise CodegenError(f"torch: step '{step.name}' joins segments, which this target walks "
+                           "in one kernel")  # fmt: skip
     make, template = BLOCKS[step.kind, len(step.reads) > 1]
     text = render(template, k=make(step, p, shapes))
     return "\n".join(line for line in text.splitlines() if line.strip())

@@ -73,8 +73,10 @@ def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[S
     evenness(d, _WIDTHS, value(k, k.carries[0].right).tail is not None)
     d.constants["EXACT"] = "op.itemsize >= 4"
     x["split"] = split
-    # More warps than rows fill would hold the same tiles twice.
-    host.launch(replace(d.finish("chunks", x), warps=4, stages="1"))
+    # More warps than rows fill would hold the same tiles twice. Heads taken in turn are loaded
+    # ahead where registers allow for it: not beside the gradients of lanes.
+    ahead = "1" if k.lane_grads else "2 if op.itemsize == 2 else 1"
+    host.launch(replace(d.finish("chunks", x), warps=4, stages=ahead))
     for buffer, texts in terms.items():
         host.put(buffer, texts)
     return left

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smac.codegen.env import render
-from smac.codegen.print_triton import HELPERS, Text, real
+from smac.codegen.print_triton import HELPERS, SUM, Text, real
 from smac.codegen.triton_factors import factors_of
 from smac.codegen.triton_packed import LENGTHS, packed_grid
 from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
 from smac.errors import CodegenError
 from smac.expr import ONE, Expr, Name, substitute
-from smac.ir import SEQ, Kernel, Value
+from smac.ir import SEG, SEQ, Kernel, Value
 
 #: Axes that a program of a kernel does not own one position of.
-WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I"})
+WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I", SEG})
 #: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
 ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
 #: Functions of functions.py.jinja that templates call.
@@ -104,8 +104,8 @@ class Draft:
         return real(self.value(value, frame, rank))
 
     def integer(self, value: str | None, frame: Frame, rank: int) -> str:
-        """An integer value (a reset), or 0 where there is none."""
-        return "0" if value is None else self.value(value, frame, rank).text
+        """An integer value (a reset) to be compared, or 0 where there is none."""
+        return "0" if value is None else self.value(value, frame, rank).at(SUM)
 
     def operand(self, value: str, frame: Frame, rank: int = 2, cast: bool = True) -> str:
         """An operand of a product: its tile, 0 beyond its axes; `tail` is column n_P."""

@@ -12,6 +12,7 @@ from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
 from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_fft import convolution
+from smac.codegen.triton_join import join
 from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
@@ -22,7 +23,7 @@ from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import SEQ, Gather, Kernel, LaneGrad, Scan, Step, Store, Value
+from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
 KINDS = ("chunked", "recurrent", "tiles", "fft")
@@ -32,6 +33,9 @@ def add_step(host: Host, step: Step) -> None:
     """One step of the program, appended to `host`."""
     if isinstance(step, Scan):
         _scan(host, step)
+        return
+    if isinstance(step, Join):
+        _join(host, step)
         return
     name = f"{host.program.name}_{step.name if step.name != host.program.name else 'kernel'}"
     if step.kind == "pointwise":
@@ -55,7 +59,7 @@ def add_step(host: Host, step: Step) -> None:
     else:
         if step.reads:
             stores = _read(host, name, step, rows)
-        elif any(c.saves for c in step.carries):
+        elif any(c.saves or c.leaves for c in step.carries):
             host.launch(sweep(step, name, host.layout, host.known, [], rows))
         if step.lane_grads:
             stores = _lanes(host, name, step, rows, stores)
@@ -75,17 +79,28 @@ def _scan(host: Host, s: Scan) -> None:
     host.made.add(s.out)
 
 
+def _join(host: Host, j: Join) -> None:
+    """The states that enter the segments of a split walk; the last is the final one."""
+    if j.final is not None:
+        if j.tail:
+            host.extra_columns[j.final] = 1
+        host.ensure(j.final)
+    name = f"{host.program.name}_{j.name}"
+    host.launch(join(j, name, host.layout, host.known, host.lanes))
+
+
 def _note_states(host: Host, k: Kernel) -> None:
     """Allocate the states that a kernel fills; remember which have a column more."""
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
     host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
+    host.segments = f"triton.cdiv(n_T, {k.walk.segment})"
     host.lanes = max(1, len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
-        for name in (c.initial, c.final, c.saves, c.restores):
+        for name in (c.initial, c.final, c.saves, c.restores, c.leaves, c.enters):
             if name is not None and tail:
                 host.extra_columns[name] = 1
-        for name in (c.final, c.saves, c.met):
+        for name in (c.final, c.saves, c.met, c.leaves, c.spans):
             if name is not None:
                 host.ensure(name)
 

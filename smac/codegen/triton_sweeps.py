@@ -30,7 +30,7 @@ from smac.codegen.triton_rows import Row, lane_sum
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
-from smac.ir import Carry, Kernel, LaneIR, Read
+from smac.ir import SEG, Carry, Kernel, LaneIR, Read
 
 DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
 #: A store that a read's kernel does itself: the tensor, and the expression stored.
@@ -94,18 +94,24 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     contracted, kept, c_name, k_name = sides(over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
-    d = draft_of(k, name, layout, known, columns_grid(n_kept))
+    grid = columns_grid(n_kept)
+    if k.walk.split:
+        grid.append(("i_segment", "tl.cdiv(n_T, SPAN)", f"triton.cdiv(n_T, {k.walk.segment})"))
+    d = draft_of(k, name, layout, known, grid)
     d.rows = rows
     d.about = about(read, carry)
     d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",
                    "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
+    if k.walk.split:
+        d.constants["SPAN"] = str(k.walk.segment)
     t = Ix("o_i", 0, "m_t", 1, "C", start="i_first")
     side_c: Frame = {"T": t, contracted: Ix("o_c", 1, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
     x = {**sides_texts(contracted, kept, tail, carry.reverse),
          "lanes": lanes_texts(d, k, carry, contracted, {"T": t}), "rounded": False,
          "read": None, "row": None, "row_scale": None}  # fmt: skip
-    x["touches"] = any((carry.initial, carry.final, carry.saves))
+    x["split"] = k.walk.split
+    x["touches"] = any((carry.initial, carry.final, carry.saves, carry.leaves, carry.enters))
     x["left"], x["right"] = d.core(c_name, side_c), d.core(k_name, side_k)
     x["col"], x["col_scale"] = d.weights((c_name, k_name), t)
     if read is not None:
@@ -241,7 +247,8 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
     """Pointers to the states of `lane` that a walk starts from, ends with and saves."""
     kept = "P" if contracted == "N" else "N"
     over = {contracted: Ix("o_c", 0), kept: Ix("o_k", 1)}
-    frame = {**over, "C": Ix("i_chunk", section=1)} | ({"R": Ix(str(lane))} if lane else {})
+    lanes = {"R": Ix(str(lane))} if lane else {}
+    frame = {**over, "C": Ix("i_chunk", section=1), SEG: Ix("i_segment")} | lanes
 
     def pointer(name: str | None) -> str | None:
         return None if name is None else d.scope.address(name, frame, 2)[0]
@@ -251,7 +258,11 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
         column = {a: x for a, x in frame.items() if a != contracted}
         column[kept] = Ix("o_k", 0, "m_k", 0)
         met = d.scope.address(carry.met, column, 1)[0]
-    return {"initial": pointer(carry.initial), "final": pointer(carry.final),
+    span = None
+    if carry.spans is not None:
+        span = d.scope.address(carry.spans, {SEG: frame[SEG]} | lanes, 0)[0]
+    return {"initial": pointer(carry.initial or carry.enters),
+            "final": pointer(carry.final or carry.leaves), "span": span,
             "saves": pointer(carry.saves), "against": pointer(carry.against),
             "met": met}  # fmt: skip
 

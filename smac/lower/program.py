@@ -24,6 +24,7 @@ from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
 from smac.lower.quadratic import quadratic
+from smac.lower.segments import split
 from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
 from smac.plan.types import Plan
@@ -37,7 +38,7 @@ def forward(plan: Plan) -> Program:
     if (sides := _sides(plan)) is not None:
         p = sides.parts
         made, scratch = two_sided.forward(sides)
-        return _program("forward", p, (*input_buffers(p), *_outputs(p), *scratch), made)
+        return _program("forward", plan, p, (*input_buffers(p), *_outputs(p), *scratch), made)
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
@@ -48,11 +49,9 @@ def forward(plan: Plan) -> Program:
     scratch = ()
     if p.reads_z and plan.request.target == "triton":
         raw, scratch = raw_output(order)
-        steps = (
-            replace(raw, carries=(carry,)),
-            pointwise("epilogue", output_stores(p)),
-        )
-        return _program("forward", p, (*buffers, *scratch), steps)
+        whole = Backward((replace(raw, carries=(carry,)), pointwise("epilogue", output_stores(p))),
+                        scratch)  # fmt: skip
+        return _split("forward", plan, p, whole, buffers)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
         steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
@@ -60,7 +59,8 @@ def forward(plan: Plan) -> Program:
         carry = replace(carry, initial=None, final=None, restores="saved.KV")
     kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
     kernel = replace(kernel, stores=output_stores(p))
-    return _program("forward", p, (*buffers, *scratch), (*steps, kernel))
+    whole = Backward((*steps, kernel), scratch)
+    return _split("forward", plan, p, whole, buffers)
 
 
 def backward(plan: Plan) -> Program:
@@ -80,14 +80,14 @@ def backward(plan: Plan) -> Program:
     )  # fmt: skip
     buffers = (
         *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
-        *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
+        *(state_buffers(p, "state.dS0") if p.state else ()),
     )  # fmt: skip
-    return _program("backward", p, buffers, made.steps)
+    return _split("backward", plan, p, made, buffers)
 
 
 def _spread(plan: Plan) -> Callable[[Order], Backward]:
     """How the schedule spreads the reads of a backward over kernels."""
-    if plan.chosen.schedule == "chunks":
+    if plan.chosen.schedule in ("chunks", "segmented"):
         return parallel
     if plan.chosen.schedule == "fft":  # one transform of each product serves every read
         return together
@@ -116,7 +116,18 @@ def _by_lanes(plan: Plan) -> bool:
     return plan.order != "quadratic" and plan.chosen.schedule != "fft"
 
 
-def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
+def _split(name: str, plan: Plan, p: Parts, made: Backward,
+           buffers: tuple[Buffer, ...]) -> Program:  # fmt: skip
+    """The program of what was made; its sweeps in segments where the schedule says so."""
+    steps, scratch = made.steps, made.scratch
+    if plan.chosen.schedule == "segmented":
+        steps, more = split(p, steps)
+        scratch = (*scratch, *more)
+    return _program(name, plan, p, (*buffers, *scratch), steps)
+
+
+def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
+             steps: tuple[Step, ...]) -> Program:  # fmt: skip
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     used = tuple(s for s in p.scans if s.out in read)
@@ -127,7 +138,7 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
     return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
-                          p.packed))  # fmt: skip
+                          p.packed, plan.tiles))  # fmt: skip
 
 
 def _reads(k: Kernel) -> frozenset[str]:

@@ -91,9 +91,11 @@ def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts
     if group is not None and "H" not in carried:
         carried |= {"H"}
     y_axes = canonical(spec, carried & {*spec.batch, "T", "H", "P"})
+    # Derivatives are dear, sympy's import too: only where the entry's are asked for.
+    due = request.backward and not by_lanes
     return Parts(
         spec, mask, q, k, v, lanes, lane_values, entry, tuple(bases.values),
-        gathers(mask, scans, bases), lags, tuple(scans.steps), c.channel, group,
+        gathers(mask, scans, bases) if due else (), lags, tuple(scans.steps), c.channel, group,
         y_axes, reads_z, request.state, request.packed, above,
     )  # fmt: skip
 

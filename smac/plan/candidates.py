@@ -50,7 +50,7 @@ class Way:
     @property
     def label(self) -> str:
         """The order; with its schedule where it has two."""
-        twice = self.order == "linear" or self.schedule == "chunks"
+        twice = self.order == "linear" or self.schedule in ("chunks", "segmented")
         return f"{self.order} ({self.schedule})" if twice else self.order
 
 
@@ -179,7 +179,8 @@ def _lanes(r: Request) -> tuple[Lane, ...]:
 
 
 def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
-    """On triton, all chunks in parallel between states that pass through memory."""
+    """On triton, all chunks in parallel between states that pass through memory, and sweeps cut in
+    segments: a backward of those is one of parallel chunks."""
     if r.target != "triton":
         return ()
     widest = 128 if x.item == 2 else 64
@@ -193,7 +194,14 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
     if reason is None and max(x.n("QK"), x.p) > widest:
         reason = (f"takes N and P of at most {widest} in {r.dtype} on schedule 'chunks', found "
                   f"N = {x.n('QK')}, P = {x.p}")  # fmt: skip
-    return (Way("chunked", "chunks", reason),)
+    segmented = missing
+    if segmented is None and x.channel:
+        segmented = f"takes no mask per {x.channel} on schedule 'segmented'; use schedule='sweep'"
+    if segmented is None and r.packed:
+        segmented = "cuts one sequence in segments, not packed ones; use schedule='sweep'"
+    if segmented is None and r.backward and reason is not None:
+        segmented = reason.replace("'chunks'", "'segmented'")
+    return Way("chunked", "chunks", reason), Way("chunked", "segmented", segmented)
 
 
 def _no_fft(x: Shape, r: Request) -> str | None:

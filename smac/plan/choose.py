@@ -26,7 +26,7 @@ from smac.spec import Spec, specialise
 _TARGETS = tuple(SCHEDULES)
 #: Every schedule that there is, of any order and target.
 _SCHEDULES = tuple(sorted({s for own in SCHEDULES.values() for s in own.values()}
-                         | {"fft", "chunks"}))  # fmt: skip
+                         | {"fft", "chunks", "segmented"}))  # fmt: skip
 
 
 def make(
@@ -149,7 +149,7 @@ def _listing(target: str, order: str) -> str:
     if order in ("auto", "linear"):
         names.append("fft")
     if order in ("auto", "chunked") and target == "triton":
-        names.append("chunks")
+        names += ["chunks", "segmented"]
     return ", ".join(["auto", *sorted(set(names))])
 
 

@@ -38,6 +38,8 @@ _DOTS = {"tiles": 0.2, "sweep": 0.26, "chunks": 0.35, "tokens": 1.0}
 #: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
 #: sweeps reads wide states a second time for the gradients of decays, little of it in parallel.
 _REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.4), "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}
+#: What the kernels of a segmented walk are like, forward and backward.
+_SEGMENTED = ("sweep", "chunks")
 _CPU_HALF = 4
 #: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
 VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
@@ -73,10 +75,11 @@ class Work:
         """This work and what is before it, as one."""
         if self.before is None:
             return self
-        first = dict(self.before.traffic)
+        before = self.before.whole
+        first = dict(before.traffic)
         traffic = tuple((name, n + first.pop(name, 0)) for name, n in self.traffic)
         return replace(self, before=None, traffic=(*traffic, *first.items()),
-                       launches=self.launches + self.before.launches)  # fmt: skip
+                       launches=self.launches + before.launches)  # fmt: skip
 
     @property
     def bytes(self) -> int:
@@ -100,6 +103,15 @@ def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
     size = _chunk_bytes(x, chunk) * (2 if backward else 1)
     n = max(1, min(device.in_flight // max(size, 1), 2 ** (chunks - 1).bit_length()))
     return int(chunk * 2 ** (n.bit_length() - 1))
+
+
+def span_tokens(x: Shape, device: Device, chunk: int) -> int:
+    """Tokens of a segment of a triton sweep: a power of two of chunks, so many that the programs
+    of all segments fill the GPU once."""
+    programs = x.batch * x.all_heads * -(-x.p // VALUE_TILE)
+    segments = max(1, device.units * _RESIDENT // max(programs, 1))
+    pieces = max(1, -(-x.T // chunk))
+    return int(chunk * 2 ** (-(-pieces // segments) - 1).bit_length())
 
 
 def _chunk_bytes(x: Shape, C: int) -> int:
@@ -131,7 +143,8 @@ def work(x: Shape, request: Request, device: Device, order: str, chunk: int, sch
     if schedule == "fft":
         return _fft(x, back, found, request.target)
     if request.target == "triton":
-        return _triton(x, back, order, chunk, schedule, found)
+        segments = -(-x.T // span_tokens(x, device, chunk)) if schedule == "segmented" else 0
+        return _triton(x, back, order, chunk, schedule, found, segments)
     if order == "quadratic":
         return _torch_quadratic(x, back, chunk, found)
     return _torch_chunked(x, back, device, chunk, found)
@@ -193,7 +206,8 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
 # ---- triton ---------------------------------------------------------------------------------
 
 
-def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...]) -> Work:
+def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...],
+            segments: int = 0) -> Work:  # fmt: skip
     """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
     heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
     columns = -(-x.p // VALUE_TILE)
@@ -213,13 +227,24 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
     space = 0
     states = (x.rank or 1) * heads * x.n("QK") * x.p * x.item * pieces
-    if schedule == "chunks":  # states pass through memory; then every chunk is a program
+    entering = None
+    if segments:  # what enters the segments: a sweep for the states alone, and a join, a side
+        sides, programs, steps = 1 + back, programs * segments, steps / segments
+        ends = (x.rank or 1) * heads * x.n("QK") * x.p * x.acc * segments
+        entering = Work((), 0, (("operands", sides * x.given * x.item), ("ends", 4 * sides * ends)),
+                        2 * sides, 0, programs,
+                        sides * (_STATE_STEP * pieces / segments + segments))  # fmt: skip
+        space = sides * ends
+    if schedule == "segmented" and not back:
+        return Work(dots, scalar, tuple(traffic), 1, space, programs, steps, before=entering)
+    if schedule in ("chunks", "segmented"):  # states through memory; then a chunk is a program
         given, sweeps = x.given * x.item, 1 + back
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
-                     sweeps, 0, programs, sweeps * _STATE_STEP * pieces)  # fmt: skip
+                     sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
+                     before=entering)  # fmt: skip
         traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]
         scalar = 2 * scalar if back else scalar
-        return Work(dots, scalar, tuple(traffic), 1 + back, sweeps * states, heads * pieces,
+        return Work(dots, scalar, tuple(traffic), 1 + back, space + sweeps * states, heads * pieces,
                     before=first)  # fmt: skip
     if back:
         scalar, steps = 2 * scalar, 2 * steps
@@ -291,6 +316,8 @@ def _triton_seconds(
     waves = max(w.programs, 1) / device.units
     idle = math.ceil(waves) / waves
     back = request.backward
+    if schedule == "segmented":
+        schedule = _SEGMENTED[back]
     share = _DOTS[schedule] * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
     step = device.step if schedule != "tokens" else device.token
     turns = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
@@ -329,6 +356,8 @@ def candidate(
     in_segments = request.target == "torch" and order != "quadratic" and schedule != "fft"
     back = request.backward
     segment = segment_tokens(x, device, chunk, back) if in_segments else chunk
+    if schedule == "segmented":
+        segment = span_tokens(x, device, chunk)
     w = w.whole
     return Candidate(
         order=order, chunk=chunk, segment=segment, schedule=schedule, flops=w.flops,

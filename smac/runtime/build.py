@@ -5,7 +5,7 @@ Non-goals: no tensors are run (launch.py), no options checked (options.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 
 def launcher_for(spec: Spec, options: Options, signature: Signature, values: tuple[Any, ...],
-                 state: bool, step: bool, cu_seqlens: Any = None) -> Launcher:  # fmt: skip
-    """Check `values`, plan for them, and make their launcher."""
+                 state: bool, step: bool, cu_seqlens: Any = None,
+                 choose: Callable[[Plan], Plan] | None = None) -> Launcher:  # fmt: skip
+    """Check `values`, plan for them, and make their launcher. `choose` puts another plan in the
+    place of the planner's, forward and backward."""
     from smac.masks import build
 
     sizes = signature.check(values, step)
@@ -45,9 +47,10 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in sizes.items()}
-        return planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
+        plan = planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
                        target, backward=backward, state=state, absent=absent,
                        sequences=n)  # fmt: skip
+        return plan if choose is None or any(n == 0 for n in sizes.values()) else choose(plan)
 
     cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
                 special.batch, layout, _ends_here(special) if state else None, step,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from smac.ir import Buffer, Program
 from smac.runtime.autograd import Node
 from smac.runtime.module import load
 from smac.runtime.state import Layout
+from smac.runtime.warm import start, without_memory
 
 if TYPE_CHECKING:
     from smac.codegen import Source
@@ -130,6 +132,10 @@ class Cell:
         return any(self.sizes[a] == 0 for a in ("T", "H", *self.batch) if a in self.sizes)
 
 
+#: What is done with a program of a launcher before it is run for the first time.
+FirstUse: TypeAlias = "Callable[[Launcher, Runnable], None]"
+
+
 class Launcher:
     """Runs tensors that were checked to fit `cell`. Thread-safe: the backward is made once."""
 
@@ -150,7 +156,9 @@ class Launcher:
         moved = {n: v for n, v in self._views.items() if not v.plain}
         self._arguments = tuple((places[n], moved.get(n)) for n in self.runnable.reads())
         self._guard = cell.device if cell.device.type == "cuda" else None
+        self.backward_plan: Plan | None = None
         self._backward: Runnable | None = None
+        self._first_use: FirstUse | None = None
         self._lock = threading.Lock()
 
     def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
@@ -187,8 +195,7 @@ class Launcher:
         if cell.empty:
             states = tensors[cell.first_state :]
             return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
-        made = self._call(self.runnable, [tensors[i] if view is None else view.to(tensors[i])
-                                          for i, view in self._arguments])  # fmt: skip
+        made = self._call(self.runnable, self._forward_arguments(tensors))
         n = len(self._outputs)
         outputs = made[:n]
         if cell.step:
@@ -211,14 +218,7 @@ class Launcher:
                 zeros[first] = cotangents[n]
             return tuple(zeros)
         runnable = self.backward_program()
-        held = self._hold(tensors)
-        due = [b for b in runnable.program.buffers if b.role == "cotangent"]
-        for b, y, dy in zip(due, self._outputs, cotangents[:n], strict=True):
-            step = cell.step and "T" in y.axes
-            held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
-        if cell.layout is not None:
-            held["state.dST"] = cotangents[n]
-        made = self._call(runnable, [held[name] for name in runnable.reads()])
+        made = self._call(runnable, self._backward_arguments(runnable, tensors, cotangents))
         owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
         found = {n: self._views[n].back(g) if n in self._views else g
                  for n, g in zip(owners, made, strict=True)}  # fmt: skip
@@ -227,6 +227,40 @@ class Launcher:
         return tuple(found.get(name) if need else None
                      for name, need in zip(names, needs, strict=True))  # fmt: skip
 
+    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> list[Future[object]]:
+        """Start compiling the kernels that `runnable`, a program of this launcher, will launch for
+        tensors like these (as `run` has them, then states)."""
+        if self.target != "triton" or self.cell.empty:
+            return []
+        given = [without_memory(x) for x in tensors]
+        if runnable is not self.runnable:
+            ys = [self._nothing(b, "meta") for b in self._outputs]
+            states = given[self.cell.first_state :][:1]  # the last state is like the first
+            return start(runnable, self._backward_arguments(runnable, given, [*ys, *states]),
+                         self.cell.device)  # fmt: skip
+        return start(runnable, self._forward_arguments(given), self.cell.device)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Of the outputs, in order."""
+        return tuple(b.name for b in self._outputs)
+
+    def _forward_arguments(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """What the forward function takes."""
+        return [tensors[i] if view is None else view.to(tensors[i]) for i, view in self._arguments]
+
+    def _backward_arguments(self, runnable: Runnable, tensors: Sequence[Tensor],
+                            cotangents: Sequence[Tensor]) -> list[Tensor]:  # fmt: skip
+        """What the backward function takes."""
+        held, n = self._hold(tensors), len(self._outputs)
+        due = [b for b in runnable.program.buffers if b.role == "cotangent"]
+        for b, y, dy in zip(due, self._outputs, cotangents[:n], strict=True):
+            step = self.cell.step and "T" in y.axes
+            held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
+        if self.cell.layout is not None:
+            held["state.dST"] = cotangents[n]
+        return [held[name] for name in runnable.reads()]
+
     def backward_program(self) -> Runnable:
         """The derived backward, made when it is first asked for."""
         if self._backward is None:
@@ -234,9 +268,18 @@ class Launcher:
                 if self._backward is None:
                     from smac.lower import backward
 
-                    program = backward(self._plan_backward())
-                    self._backward = Runnable.of(program, self.target, self._precision)
+                    self.backward_plan = self._plan_backward()
+                    program = backward(self.backward_plan)
+                    made = Runnable.of(program, self.target, self._precision)
+                    if self._first_use is not None:
+                        self._first_use(self, made)
+                    self._backward = made
         return self._backward
+
+    def before_use(self, act: FirstUse) -> None:
+        """Call `act` on the forward program now, and on the backward's when that is made."""
+        act(self, self.runnable)
+        self._first_use = act
 
     def _hold(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Tensors by the name of their buffer, in its layout."""
@@ -249,9 +292,9 @@ class Launcher:
                             strict=False))  # fmt: skip
         return held
 
-    def _nothing(self, b: Buffer) -> Tensor:
+    def _nothing(self, b: Buffer, device: torch.device | str = "") -> Tensor:
         shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]
-        return torch.empty(shape, dtype=self.cell.dtype, device=self.cell.device)
+        return torch.empty(shape, dtype=self.cell.dtype, device=device or self.cell.device)
 
     def _call(self, runnable: Runnable, args: list[Tensor]) -> tuple[Tensor, ...]:
         """Run with autocast off (the program says its types) and the tensors' GPU current."""

@@ -6,7 +6,7 @@ Non-goals: no planning, lowering or rendering of its own; each call only finds i
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from smac.parse import load
+from smac.plan.devices import device_row
 from smac.runtime import device as devices
 from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
 from smac.runtime.launch import Launcher
@@ -39,6 +40,8 @@ def compile(spec: str | Path | Spec, *, target: str = "auto", order: str = "auto
 
     `target`: "triton" or "torch"; "auto" goes by the tensors' device. `order`, `chunk` and
     `schedule` override the planner. `precision`: "ieee" or "tf32" for float32 products.
+    `tune`: "quick" tries a handful of configurations, "full" some dozens, in a child process when
+    a call has new sizes; what is found is remembered in the user's cache, and reported on stderr.
     Raises SpecError (the spec), PlanError (an option).
     """
     options = Options(target, order, chunk, schedule, tune, precision)
@@ -136,10 +139,17 @@ class Op:
             device = "cpu" if self.options.target == "torch" else "cuda"
         row = devices.named(device)
         target = devices.target_on(row, self.options.target)
-        name = devices.dtype_named(dtype or ("float32" if row == "cpu" else "bfloat16"))
-        return planned(self.spec, self.options, sizes, name, row, target,
+        usual = "float32" if device_row(row).kind == "cpu" else "bfloat16"
+        name = devices.dtype_named(dtype or usual)
+        plan = planned(self.spec, self.options, sizes, name, row, target,
                        backward=backward, state=state, absent=frozenset(absent),
                        sequences=sequences)  # fmt: skip
+        here = torch.device("cpu" if device_row(row).kind == "cpu" else "cuda")
+        if self.options.tune == "off" or row != devices.row(here):
+            return plan
+        from smac.runtime.tune import recalled
+
+        return recalled(plan, self.options, here) or plan
 
     def source(self, target: str | None = None, *, absent: tuple[str, ...] = (),
                state: bool = False, sequences: int = 0, dtype: str | torch.dtype | None = None,
@@ -228,10 +238,21 @@ class Op:
             return found
         with self._lock:
             made = launcher_for(self.spec, self.options, self._signature, values, state, step,
-                                cu_seqlens)  # fmt: skip
+                                cu_seqlens, None if step else self._tuner(values))  # fmt: skip
             while len(self._launchers) >= CACHED:
                 self._launchers.pop(next(iter(self._launchers)))
             return self._launchers.setdefault(key, made)
+
+    def _tuner(self, values: tuple[Any, ...]) -> Callable[[Plan], Plan] | None:
+        """What puts tuned plans in the place of the planner's; None with tune="off"."""
+        if self.options.tune == "off":
+            return None
+        from smac.runtime.tune import Tuner
+
+        present = {n: x for n, x in zip(self._names, values, strict=True) if x is not None}
+        self._signature.check(values)
+        device = next(iter(present.values())).device
+        return Tuner(self.spec, self.options, {n: x.dtype for n, x in present.items()}, device)
 
     def _retargeted(self, target: str | None) -> Op:
         if target in (None, self.options.target):

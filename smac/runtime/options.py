@@ -12,7 +12,7 @@ from smac.errors import PlanError
 CHOICES = {
     "target": ("auto", "torch", "triton"),
     "order": ("auto", "linear", "quadratic", "chunked"),
-    "tune": ("off",),
+    "tune": ("off", "quick", "full"),
     "precision": ("ieee", "tf32"),
 }
 

@@ -19,6 +19,7 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
                               "backward_grad_mask_lane", "backward_grad_inputs_0")),
     ("ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v", "backward_grad_qk")),
+    ("ssd", "chunked segmented", ("forward_segments_KV", "forward_join_KV")),
     ("packed_ssd", "chunked sweep", ("backward_grad_v",)),
     ("linear_attention", "chunked", ("forward_output", "backward_grad_q")),
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
@@ -42,7 +43,7 @@ def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tupl
     order, _, schedule = order.partition(" ")
     sizes = {**sizes, "B": 1} if packed else sizes
     # Wide types take no more than 64 in chunks.
-    sizes = {**sizes, "N": 64} if packed or schedule == "chunks" else sizes
+    sizes = {**sizes, "N": 64} if packed or schedule in ("chunks", "segmented") else sizes
     op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {a: n for a, n in sizes.items() if a in have}

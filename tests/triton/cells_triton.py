@@ -37,6 +37,7 @@ SHIPPED = {
 #: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
 PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
             "three_lanes", "hostile_names", "groups_everywhere", "xpos")  # fmt: skip
+SCHEDULES = ("chunks", "segmented")
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
@@ -108,10 +109,11 @@ def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
 
 def compiled(spec: str, order: str) -> smac.Op:
     """`spec`, shipped or of specs_triton, in chunks of 16. "chunked" stands for the schedule of
-    sweeps, "chunks" for that of chunks in parallel, in the chunked order both; "fft" for that of
-    the linear order."""
-    schedule = {"chunked": "sweep", "chunks": "chunks", "fft": "fft"}.get(order, "auto")
-    order = {"chunks": "chunked", "fft": "linear"}.get(order, order)
+    sweeps, "chunks" for that of chunks in parallel, "segmented" for sweeps of segments, in the
+    chunked order all; "fft" for that of the linear order."""
+    named = {"chunked": "sweep", "fft": "fft"}
+    schedule = named.get(order, order if order in SCHEDULES else "auto")
+    order = {"fft": "linear"}.get(order, "chunked" if order in SCHEDULES else order)
     return smac.compile(SPECS[spec][0] if spec in SPECS else spec, target="triton", order=order,
                         chunk=None if order == "linear" else 16, schedule=schedule)  # fmt: skip
 
@@ -202,8 +204,15 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec in PARALLEL:
         more = MANY if (spec, "chunked") in CROWDED else {}
         add(f"{spec}-chunks-float64", spec, "chunks", **more)
+    add("log_linear-chunked-float64", "log_linear", "chunked", H=1)  # resets by position
     for spec in ("ssd", "packed_ssd", "three_lanes"):
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
+    for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere"):
+        add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
+    add("factors-segmented-special", "factors", "segmented", special=True, T=40)
+    add("ssd-segmented-float32", "ssd", "segmented", torch.float32, state=True, T=70)
+    add("ssd-segmented-T0", "ssd", "segmented", T=0, state=True)
+    add("ssd-segmented-T17", "ssd", "segmented", T=17, state=True)
     for spec in ("factors", "three_lanes"):
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
     add("retnet-chunks-float32", "retnet", "chunks", torch.float32)

@@ -21,6 +21,7 @@ from smac.expr import (
     DERIVED_FUNCTIONS,
     ENTRY_FUNCTIONS,
     FUNCTIONS,
+    MOVE_FUNCTIONS,
     ONE,
     OPERATORS,
     SCAN_FUNCTIONS,
@@ -73,7 +74,7 @@ _FLAT = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "sign"} | set(ENTRY_FUNCT
 def diff(e: Expr, wrt: Expr) -> Expr:
     """∂e/∂wrt, folded. `wrt` is a Name, At, Between or any other node, taken as one variable.
 
-    At and Between are values at other positions: a `wrt` inside their base does not count.
+    At, Between and moves are values at other positions: a `wrt` inside them does not count.
     """
     return _diff(fold(e), wrt)
 
@@ -97,7 +98,9 @@ def simplify(e: Expr) -> Expr:
 def _contains(e: Expr, part: Expr) -> bool:
     if e == part:
         return True
-    return not isinstance(e, At | Between) and any(_contains(c, part) for c in children(e))
+    if isinstance(e, At | Between) or (isinstance(e, Call) and e.fn in MOVE_FUNCTIONS):
+        return False
+    return any(_contains(c, part) for c in children(e))
 
 
 class _Translation:
@@ -184,7 +187,8 @@ def _functions() -> dict[str, Any]:
     import sympy
 
     classes: dict[str, Any] = {}
-    every = FUNCTIONS | OPERATORS | ENTRY_FUNCTIONS | SCAN_FUNCTIONS | DERIVED_FUNCTIONS
+    every = (FUNCTIONS | OPERATORS | ENTRY_FUNCTIONS | SCAN_FUNCTIONS | MOVE_FUNCTIONS
+             | DERIVED_FUNCTIONS)  # fmt: skip
     for fn, nargs in (every | {"given": 3, "cut": 3}).items():
         body: dict[str, Any] = {"nargs": nargs}
         if fn in _STRUCTURAL:

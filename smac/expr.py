@@ -25,6 +25,9 @@ ENTRY_FUNCTIONS: dict[str, int] = {"mod": 2, "floordiv": 2, "xor": 2, "bit_lengt
 #: Functions of integer ids along T: `starts(ids)` is 1 where ids[t] ≠ ids[t−1] (and at t = 0),
 #: `runs(ids)` their running count. Not pointwise: lowering computes each once, as a buffer.
 SCAN_FUNCTIONS: dict[str, int] = {"starts": 1, "runs": 1}
+#: Functions of inputs along T, which lanes of moved masks read (masks/moves.py): the value at token
+#: T − 1 − t, at t + 1, at t − 1, ends repeated. Not pointwise: lowering copies each input once.
+MOVE_FUNCTIONS: dict[str, int] = {"flip": 1, "ahead": 1, "behind": 1}
 #: Functions that derivation makes; users cannot write them.
 #: `chain(g, d)` is g·d with 0·inf = 0 (`Numbers` in the design); `erf` and `sign` come from fdiff.
 DERIVED_FUNCTIONS: dict[str, int] = {"chain": 2, "erf": 1, "sign": 1}

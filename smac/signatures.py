@@ -74,9 +74,10 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "diagonal": (Param("u"),),
     "transpose": (_A,),
     "shift": (_A, Param("axis", "choice", choices=("t", "s"))),
+    "reverse": (_A,),
 }  # fmt: skip
 #: Masks that came after version 1 of the format: inputs may have their names.
-LATER = frozenset({"circulant", "kron", "lag", "level", "ones", "prefix", "wave"})
+LATER = frozenset({"circulant", "kron", "lag", "level", "ones", "prefix", "reverse", "wave"})
 #: Names of the format itself; signatures added later do not become reserved words.
 BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.

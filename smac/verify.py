@@ -9,7 +9,7 @@ from collections import Counter
 
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import DTYPES, KINDS, ROLES, Join, Kernel, Program, Scan
+from smac.ir import DTYPES, KINDS, ROLES, Join, Kernel, Move, Program, Scan
 
 
 def verify(program: Program) -> Program:
@@ -21,8 +21,9 @@ def verify(program: Program) -> Program:
         _hold(b.dtype in DTYPES, program, f"buffer '{b.name}' has dtype '{b.dtype}'")
         _hold(b.role in ROLES, program, f"buffer '{b.name}' has role '{b.role}'")
     for step in program.steps:
-        if isinstance(step, Scan):
-            _hold({step.out, step.source} <= known, program, f"scan of unknown '{step.source}'")
+        if isinstance(step, Scan | Move):
+            what = type(step).__name__.lower()
+            _hold({step.out, step.source} <= known, program, f"{what} of unknown '{step.source}'")
         elif isinstance(step, Join):
             for name in (step.states, step.spans, step.initial, step.final):
                 _hold(name is None or name in known, program,

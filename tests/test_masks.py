@@ -65,7 +65,8 @@ TEXTS = {
     "g * (causal() + document(ids))": (None, None), "row(x) * decay(g)": (0, None),
     "strict(decay(g))": (1, None), "transpose(decay(g))": (None, 0),
     "strict(transpose(decay(g)))": (None, -1), 'shift(semiseparable(a), "t")': (1, None),
-    'shift(window(3), "s")': (1, 3),
+    'shift(window(3), "s")': (1, 3), "reverse(semiseparable(a))": (None, 0),
+    'reverse(shift(semiseparable(a), "s"))': (None, -1), "reverse(document(ids))": (None, None),
 }  # fmt: skip
 
 
@@ -83,12 +84,10 @@ def test_a_mask_of_the_language_is_built_and_prints_as_it_was_written(text: str)
      "('dense(M)': no finite state)"),
     ("strict(toeplitz(h))", "mask 'strict(toeplitz(h))' has no generators "
      "('toeplitz(h)': no finite state)"),
-    ('shift(decay(g), "s")', "mask 'shift(decay(g), \"s\")' has no generators "
-     "(a column's decays would have to be those of the token behind it)"),
-    ('shift(row(x) * decay(g), "t")', "mask 'shift(row(x) * decay(g), \"t\")' has no generators "
-     "(its rows have factors of their own, which the row below does not know)"),
-    ('shift(document(ids), "t")', "mask 'shift(document(ids), \"t\")' has no generators "
-     "(it is nonzero above the diagonal)"),
+    ('shift(shift(decay(g), "s"), "t")', "mask 'shift(shift(decay(g), \"s\"), \"t\")' has no "
+     "generators (it is moved twice off the diagonal, and lanes skip one token at most)"),
+    ("reverse(decay(g) * dense(M))", "mask 'reverse(decay(g) * dense(M))' has no generators "
+     "('decay(g) * dense(M)': 'dense(M)': no finite state)"),
 ])  # fmt: skip
 def test_missing_generators_are_explained(text: str, why: str) -> None:
     mask = mask_of(text)
@@ -103,6 +102,21 @@ def test_generators_above_the_diagonal_keep_no_state(text: str) -> None:
     assert mask.missing("generators") is None
     assert mask.missing("state") == (f"mask '{text}' has no state (it is nonzero above the "
                                      "diagonal; multiply it by causal())")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ['shift(semiseparable(a), "s")', 'shift(row(x) * decay(g), "t")',
+                                  "causal() * reverse(document(ids))"])
+def test_lanes_that_read_other_tokens_keep_no_state(text: str) -> None:
+    mask = mask_of(text)
+    assert mask.missing("generators") is None
+    assert mask.missing("state") == (
+        f"mask '{text}' has no state (its lanes read other tokens than the one that comes in)")
+
+
+def test_time_backwards_transposes_what_is_by_lag_and_undoes_itself() -> None:
+    assert mask_of("reverse(toeplitz(h))") == mask_of("transpose(toeplitz(h))")
+    assert mask_of("reverse(transpose(toeplitz(h)))") == mask_of("toeplitz(h)")
+    assert mask_of("reverse(reverse(semiseparable(a)))") == mask_of("semiseparable(a)")
 
 
 def test_a_level_is_a_whole_number() -> None:
@@ -285,8 +299,9 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
         build(MaskTerm("decy", (Name("g"),)))
     assert str(e.value) == (
         "contraction.L: unknown mask 'decy'; expected one of approx, causal, circulant, col, "
-        "decay, dense, diagonal, document, entry, fourier, kron, lag, level, ones, prefix, row, "
-        "semiseparable, shift, strict, toeplitz, transpose, wave, window; did you mean 'decay'?"
+        "decay, dense, diagonal, document, entry, fourier, kron, lag, level, ones, prefix, "
+        "reverse, row, semiseparable, shift, strict, toeplitz, transpose, wave, window; did you "
+        "mean 'decay'?"
     )
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))

@@ -322,9 +322,9 @@ def test_orders_that_keep_no_sequences_apart_are_refused() -> None:
         smac.compile(spec, target="torch")(**packed_inputs(spec, ENDS, W=119),
                                            cu_seqlens=torch.tensor(ENDS))  # fmt: skip
     assert str(e.value) == (
-        "m: packed sequences (cu_seqlens): mask 'toeplitz(h, bidirectional = true)' reads a lag "
-        "axis with lag 0 in the middle of 2T − 1, and every sequence has a T of its own; add two "
-        "causal masks instead, one of them transposed")  # fmt: skip
+        "m: packed sequences (cu_seqlens): mask 'toeplitz(h, bidirectional = true)' reads from the "
+        "middle or the end of T, and every sequence has a T of its own; for lags on both sides add "
+        "two causal masks instead, one of them transposed")  # fmt: skip
     op = smac.compile("toeplitz", target="torch", order="linear", schedule="fft")
     with pytest.raises(smac.PlanError) as e:
         op(**packed_inputs(op.spec, ENDS), cu_seqlens=torch.tensor(ENDS))

@@ -273,3 +273,22 @@ def test_the_oracle_shares_no_maths_with_the_compiler() -> None:
             found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [
                 a.name for a in node.names] if isinstance(node, ast.Import) else []  # fmt: skip
             assert not [m for m in found if m.startswith(forbidden)], path
+
+
+def test_what_a_reset_multiplies_has_no_gradient() -> None:
+    s = spec("semiseparable(log_decay = g * c)", 'g = "B T H"\nc = "H"\n')
+    inputs = {**tensors(5), "g": torch.full((2, 5, 4), -0.5, dtype=DOUBLE),
+              "c": torch.ones(4, dtype=DOUBLE, requires_grad=True)}  # fmt: skip
+    inputs["g"][:, 2] = -torch.inf
+    (got,) = torch.autograd.grad(reference(s, inputs).sum(), inputs["c"])
+    assert torch.isfinite(got).all()
+    assert got.abs().min() > 0
+
+
+def test_the_slope_of_a_power_at_nought() -> None:
+    s = spec('entry("where(t >= s, gamma ** (t - s), 0)")', 'gamma = "H"\n')
+    inputs = {**tensors(5), "gamma": torch.zeros(4, dtype=DOUBLE, requires_grad=True)}
+    (got,) = torch.autograd.grad(reference(s, inputs).sum(), inputs["gamma"])
+    due = spec("decay(gamma)", 'gamma = "H"\n')
+    (want,) = torch.autograd.grad(reference(due, inputs).sum(), inputs["gamma"])
+    torch.testing.assert_close(got, want)

@@ -17,7 +17,7 @@ from smac.codegen.torch_sweep import SweepContext
 from smac.codegen.torch_sweep_grad import SweepGradContext
 from smac.codegen.torch_tiles import FftContext, TilesContext
 from smac.errors import CodegenError
-from smac.ir import Buffer, Kernel, Program, Scan, Step
+from smac.ir import Buffer, Kernel, Move, Program, Scan, Step
 
 STATES_IN = ("state.S0", "state.dST", "state.last")
 #: (kind of kernel, whether it is a backward) → what makes its lines, and the template around them.
@@ -39,6 +39,7 @@ class Helpers:
     channel: bool
     tiles: bool
     math: bool
+    moves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def render_torch(programs: tuple[Program, ...]) -> str:
         packed=any(p.packed for p in programs),
         channel=any(k.channel and k.kind == "chunked" for k in kernels), tiles=tiles,
         math=tiles or any("math." in step for f in functions for step in f.steps),
+        moves=any(isinstance(s, Move) for p in programs for s in p.steps),
     )  # fmt: skip
     title = ", ".join(p.name for p in programs)
     return render("torch/module.py.jinja", title=title.capitalize(), helpers=helpers,
@@ -77,7 +79,8 @@ def _function(p: Program) -> Function:
     final = [b for b in p.buffers if b.role == "state" and b not in states]
     steps = tuple(_step(s, p, shapes) for s in p.steps)
     stored = {s.buffer for k in p.steps if isinstance(k, Kernel) for s in k.stores}
-    between = [b for b in p.buffers if b.role == "scratch" and b.name in stored]
+    between = [b for b in p.buffers if b.role == "sum" or
+               (b.role == "scratch" and b.name in stored)]  # fmt: skip
     made = [_allocation(b, shapes, p) for b in (*results, *between)]
     returned = _tuple([_result(b, p) for b in results] + [python(b) for b in final])
     cuts = packing(p)
@@ -132,6 +135,8 @@ def _result(b: Buffer, p: Program) -> str:
 
 
 def _step(step: Step, p: Program, shapes: Shapes) -> str:
+    if isinstance(step, Move):
+        return _move(step, p)
     if isinstance(step, Scan):
         return scan(step, p) if p.packed else _scan(step, p)
     if not isinstance(step, Kernel):
@@ -140,6 +145,13 @@ def _step(step: Step, p: Program, shapes: Shapes) -> str:
     make, template = BLOCKS[step.kind, len(step.reads) > 1]
     text = render(template, k=make(step, p, shapes))
     return "\n".join(line for line in text.splitlines() if line.strip())
+
+
+def _move(m: Move, p: Program) -> str:
+    """A tensor at other tokens, or what that does to gradients."""
+    out, source = p.buffer(m.out), p.buffer(m.source)
+    sign, name = ("+=", f"_{m.fn}_grad") if m.back else ("=", f"_{m.fn}")
+    return f"{python(out)} {sign} {name}({python(source)}, {source.axes.index('T')})"
 
 
 def _scan(s: Scan, p: Program) -> str:

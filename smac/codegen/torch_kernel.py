@@ -196,7 +196,7 @@ class KernelContext:
         text = self.scope.align(code, b.axes)
         text = text + self.turned(b.axes) if along and code.axes and "T" in code.axes else text
         text = bare(text)
-        adds = b.role == "gradient" and not written_once(self.program, b)
+        adds = b.role in ("gradient", "sum") and not written_once(self.program, b)
         if self.cut and b.role == "output":  # an index by a tensor does not convert by itself
             text = f"{closed(text)}.to(operand)"
         lines.append(f"{target} {'+=' if adds else '='} {text}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smac.expr import Expr, Size, names, walk
-from smac.ir import SEQ, Buffer, Kernel, Program
+from smac.ir import SEQ, Buffer, Kernel, Move, Program
 
 
 def python(b: Buffer) -> str:
@@ -15,7 +15,8 @@ def python(b: Buffer) -> str:
 def written_once(p: Program, b: Buffer) -> bool:
     """One store alone goes to `b` and reaches each token once: there is nothing to add up."""
     stores = [s for k in p.steps if isinstance(k, Kernel) for s in k.stores if s.buffer == b.name]
-    return len(stores) == 1 and "T" in b.axes
+    more = any(isinstance(s, Move) and s.back and s.out == b.name for s in p.steps)
+    return len(stores) == 1 and "T" in b.axes and not more
 
 
 class Shapes:

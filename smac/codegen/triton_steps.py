@@ -23,7 +23,7 @@ from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Scan, Step, Store, Value
+from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Move, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
 KINDS = ("chunked", "recurrent", "tiles", "fft")
@@ -37,6 +37,9 @@ def add_step(host: Host, step: Step) -> None:
     if isinstance(step, Join):
         _join(host, step)
         return
+    if isinstance(step, Move):
+        raise CodegenError(f"triton: '{step.out}' is an input at other tokens; the planner keeps "
+                           "such masks to target torch")  # fmt: skip
     name = f"{host.program.name}_{step.name if step.name != host.program.name else 'kernel'}"
     if step.kind == "pointwise":
         put_stores(host, name, {v.name: v for v in step.values}, step.stores)

@@ -9,10 +9,22 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from smac.derive import simplify
-from smac.expr import ONE, SCAN_FUNCTIONS, ZERO, At, Between, Call, Expr, Name, call, transform
-from smac.ir import Gather, LaneIR, Scan, Value
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    ONE,
+    SCAN_FUNCTIONS,
+    ZERO,
+    At,
+    Between,
+    Call,
+    Expr,
+    Name,
+    call,
+    transform,
+)
+from smac.ir import Gather, LaneIR, Move, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
-from smac.masks.lanes import turned
+from smac.masks.lanes import carried, turned
 from smac.plan.types import Request
 from smac.spec import Spec
 
@@ -27,28 +39,53 @@ def canonical(spec: Spec, axes: Collection[str]) -> tuple[str, ...]:
 
 
 class Scans:
-    """Integer scans of ids, each once, as a buffer."""
+    """What is made of inputs along T, each once, as a buffer: scans of ids, and moves."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.steps: list[Scan] = []
+        self.steps: list[Scan | Move] = []
 
     def replace(self, e: Expr) -> Expr:
         return transform(e, self._one)
 
     def _one(self, e: Expr) -> Expr | None:
+        if isinstance(e, Call) and e.fn in MOVE_FUNCTIONS:
+            return self._move(e.fn, self.replace(e.args[0]))
         if not (isinstance(e, Call) and e.fn in SCAN_FUNCTIONS):
             return None
         (source,) = e.args
         assert isinstance(source, Name)
-        out = f"{e.fn}.{source.id}"
-        step = Scan(out, e.fn, source.id)
+        return self._made(Scan(f"{e.fn}.{source.id}", e.fn, source.id))
+
+    def _move(self, fn: str, source: Expr) -> Expr:
+        """What is the same at every token stays."""
+        assert isinstance(source, Name)
+        if "T" not in self.spec.axes_of(Name(self.root(source.id))):
+            return source
+        return self._made(Move(f"{fn}.{source.id}", fn, source.id))
+
+    def _made(self, step: Scan | Move) -> Name:
         if step not in self.steps:
             self.steps.append(step)
-        return Name(out)
+        return Name(step.out)
 
-    def source(self, name: str) -> str | None:
-        return next((s.source for s in self.steps if s.out == name), None)
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Scan))
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Move))
+
+    def root(self, name: str) -> str:
+        """The input that `name` is made of."""
+        step = next((s for s in self.steps if s.out == name), None)
+        return name if step is None else self.root(step.source)
+
+    def integer(self, name: str) -> bool:
+        """Whether `name` holds integers that a scan has made."""
+        step = next((s for s in self.steps if s.out == name), None)
+        return step is not None and (isinstance(step, Scan) or self.integer(step.source))
 
 
 class Axes:
@@ -58,7 +95,7 @@ class Axes:
         self.spec, self.group, self.scans = spec, group, scans
 
     def of(self, e: Expr) -> tuple[str, ...]:
-        back = {s.out: Name(s.source) for s in self.scans.steps}
+        back = {s.out: Name(self.scans.root(s.out)) for s in self.scans.steps}
         found = set(self.spec.axes_of(transform(
             e, lambda n: back.get(n.id) if isinstance(n, Name) else None)))  # fmt: skip
         foreign = found & set(self.spec.groups) - {self.group}
@@ -83,7 +120,7 @@ class Bases:
         for v in self.values:
             if v.expr == base:
                 return Name(v.name)
-        integer = isinstance(base, Name) and self.axes.scans.source(base.id) is not None
+        integer = isinstance(base, Name) and self.axes.scans.integer(base.id)
         value = Value(f"m{len(self.values)}", base, self.axes.of(base), "int" if integer else "acc")
         self.values.append(value)
         return Name(value.name)
@@ -119,16 +156,33 @@ def group_axis(spec: Spec, exprs: tuple[Expr, ...]) -> str | None:
     return next((g for g in spec.groups if g in carried), None)
 
 
+def scan_lanes(mask: Mask, scans: Scans) -> None:
+    """Meet what the lanes of both sides are made of, so that each side knows it all."""
+    generators = mask.generators()
+    for x in () if generators is None else (*generators.lanes, *generators.above):
+        for e in (x.log_decay, x.reset, x.read, x.write):
+            if e is not None:
+                scans.replace(e)
+
+
 def lanes_of(
     request: Request, axes: Axes, scans: Scans, above: bool = False
 ) -> tuple[tuple[LaneIR, ...], tuple[Value, ...]]:
-    """Lanes with values in place of expressions; constants 0 and 1 stay None. Those `above` the
-    diagonal come with rows and columns exchanged, as a walk backward in time meets them."""
+    """Lanes with values in place of expressions; constants 0 and 1 stay None.
+
+    On triton a kernel has those of both sides of the diagonal. On torch it has those of one: those
+    `above` come with rows and columns exchanged, as a walk backward in time meets them."""
     generators = request.mask.generators()
     if generators is None:
         return (), ()
+    both = request.target == "triton"
     own = turned(generators.above) if above else generators.lanes
+    own = (*generators.lanes, *generators.above) if both else own
     values: list[Value] = []
+
+    def keeps(x: Lane) -> bool:
+        """Whether a lane has a state, which it always has where states are asked for."""
+        return not both or request.state or x.late or x in carried(generators.lanes)
 
     def value(name: str, e: Expr, trivial: Expr) -> str | None:
         e = scans.replace(e)
@@ -143,9 +197,11 @@ def lanes_of(
             replaced = scans.replace(x.reset)
             values.append(Value(f"reset{i}", replaced, axes.of(replaced), "int"))
             reset = f"reset{i}"
+        kept = keeps(x)
         return LaneIR(
-            value(f"a{i}", x.log_decay, ZERO), reset,
+            value(f"a{i}", x.log_decay, ZERO) if kept else None, reset,
             value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
+            upper=both and i >= len(generators.lanes), keeps=kept,
         )  # fmt: skip
 
     lanes = tuple(lane(i, x) for i, x in enumerate(own))
@@ -155,7 +211,8 @@ def lanes_of(
 def folded(
     axes: Axes, q: Value, k: Value, v: Value, lanes: Lanes, values: Values
 ) -> tuple[Value, Value, Value, Lanes, Values]:
-    """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b.
+    """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b. (Of an
+    upper lane, which is transposed, the other way round.)
 
     Several lanes keep theirs."""
     if len(lanes) != 1:
@@ -170,5 +227,6 @@ def folded(
         return replace(operand, expr=e, axes=axes.of(e))
 
     kept = tuple(x for x in values if x.name not in (lane.read, lane.write))
-    q, k = times(q, lane.read), times(k, lane.write)
+    of_q, of_k = (lane.write, lane.read) if lane.upper else (lane.read, lane.write)
+    q, k = times(q, of_q), times(k, of_k)
     return q, k, v, (replace(lane, read=None, write=None),), kept

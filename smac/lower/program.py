@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from smac.expr import names
-from smac.ir import Buffer, Carry, Kernel, Program, Scan, Step
+from smac.ir import Buffer, Carry, Kernel, Move, Program, Scan, Step
 from smac.lower import two_sided
 from smac.lower.adjoint import (
-    READ_Y,
     Backward,
     apart,
     output_stores,
     parallel,
     pointwise,
-    raw_output,
     saved_states,
     together,
 )
@@ -23,8 +21,10 @@ from smac.lower.channels import by_channel, swept
 from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
+from smac.lower.mask_values import canonical
 from smac.lower.quadratic import quadratic
 from smac.lower.segments import split
+from smac.lower.sides import READ_Y, named, raw_output, reading, sides_of
 from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
 from smac.plan.types import Plan
@@ -48,19 +48,23 @@ def forward(plan: Plan) -> Program:
     steps: tuple[Step, ...] = ()
     scratch = ()
     if p.reads_z and plan.request.target == "triton":
-        raw, scratch = raw_output(order)
-        whole = Backward((replace(raw, carries=(carry,)), pointwise("epilogue", output_stores(p))),
-                        scratch)  # fmt: skip
-        return _split("forward", plan, p, whole, buffers)
+        steps, scratch = raw_output(order, final=carry.final)
+        steps = (*steps, pointwise("epilogue", output_stores(p)))
+        return _split("forward", plan, p, Backward(steps, scratch), buffers)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
-        steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
+        both = [replace(kv, final=carry.final) for kv, _ in sides_of(order)]
+        steps = tuple(order.kernel(f"states{named(kv)}", (p.k, p.v),
+                                   (replace(kv, saves="saved.KV"),), reverse=kv.reverse)
+                      for kv in both)  # fmt: skip
         scratch = (saved_states(p, "saved.KV", "acc" if channel else "operand"),)
-        carry = replace(carry, initial=None, final=None, restores="saved.KV")
-    kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
-    kernel = replace(kernel, stores=output_stores(p))
-    whole = Backward((*steps, kernel), scratch)
-    return _split("forward", plan, p, whole, buffers)
+        carries = tuple(replace(kv, initial=None, final=None, restores="saved.KV") for kv in both)
+        kernel = order.kernel("forward", (p.q, p.k, p.v), carries, (READ_Y,))
+        steps = (*steps, replace(kernel, stores=output_stores(p)))
+    else:
+        steps, scratch = reading(order, "forward", (p.q, p.k, p.v), READ_Y, output_stores(p),
+                                 final=carry.final)  # fmt: skip
+    return _split("forward", plan, p, Backward(steps, scratch), buffers)
 
 
 def backward(plan: Plan) -> Program:
@@ -95,9 +99,11 @@ def _spread(plan: Plan) -> Callable[[Order], Backward]:
 
 
 def _sides(plan: Plan) -> Sides | None:
-    """The two orders of a mask with lanes above its diagonal; None where one order is all."""
+    """On torch, the two orders of a mask with lanes above its diagonal; None where one is all."""
     generators = plan.request.mask.generators()
-    if not _by_lanes(plan) or generators is None or not generators.above:
+    if generators is None or not generators.above or not _by_lanes(plan):
+        return None
+    if plan.request.target == "triton":
         return None
 
     def order(above: bool) -> Order:
@@ -133,12 +139,48 @@ def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
     used = tuple(s for s in p.scans if s.out in read)
     if p.state and not used:  # decays of nothing fold the resets away; the last ids still go out
         used = p.scans[:1]
+    moves = _moves(p, read)
+    moved = {m.source for m in moves}
+    used = tuple(s for s in p.scans if s in used or s.out in moved)
     scans = tuple(replace(s, last=last) for s in used)
     made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
+    moved_buffers, back = _moved(p, moves, steps)
+    made += moved_buffers
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
-    return verify(Program(name, (*buffers, *made), (*scans, *steps), p.spec.batch, p.spec.groups,
-                          p.packed, plan.tiles))  # fmt: skip
+    return verify(Program(name, (*buffers, *made), (*scans, *moves, *steps, *back), p.spec.batch,
+                          p.spec.groups, p.packed, plan.tiles))  # fmt: skip
+
+
+def _moves(p: Parts, read: frozenset[str]) -> tuple[Move, ...]:
+    """Those that kernels read, and those that these are made of."""
+    kept: list[Move] = []
+    for m in reversed(p.moves):
+        if m.out in read or m.out in {k.source for k in kept}:
+            kept.insert(0, m)
+    return tuple(kept)
+
+
+def _moved(p: Parts, moves: tuple[Move, ...],
+           steps: tuple[Step, ...]) -> tuple[list[Buffer], tuple[Move, ...]]:  # fmt: skip
+    """Buffers of moves and of their gradients, and the steps that take those to the inputs."""
+    floats = dict(p.differentiable)
+    inputs = {i.name: i for i in p.spec.inputs}
+    stored = {s.buffer for k in steps if isinstance(k, Kernel) for s in k.stores}
+    buffers, back = [], []
+    for m in reversed(moves):  # a move of a move hands its gradient to that first
+        root = m
+        while (inner := next((x for x in p.moves if x.out == root.source), None)) is not None:
+            root = inner
+        source = next((s.source for s in p.scans if s.out == root.source), root.source)
+        axes = canonical(p.spec, inputs[source].axes)
+        own = ("input", source) if m.out in floats else ("int", "")
+        buffers.append(Buffer(m.out, axes, own[0], "scratch", own[1]))
+        if f"grad.{m.out}" in stored:
+            buffers.append(Buffer(f"grad.{m.out}", axes, "acc", "sum"))
+            back.append(Move(f"grad.{m.source}", m.fn, f"grad.{m.out}", back=True))
+            stored.add(f"grad.{m.source}")
+    return buffers, tuple(back)
 
 
 def _reads(k: Kernel) -> frozenset[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from smac.derive import diff, simplify
 from smac.expr import ONE, ZERO, Call, Expr, Name, call, names, walk
-from smac.ir import SEQ, Buffer, Gather, LaneIR, Scan, Value
+from smac.ir import SEQ, Buffer, Gather, LaneIR, Move, Scan, Value
 from smac.lower.mask_values import (
     Axes,
     Bases,
@@ -22,6 +22,7 @@ from smac.lower.mask_values import (
     gathers,
     group_axis,
     lanes_of,
+    scan_lanes,
 )
 from smac.masks.base import Mask
 from smac.plan.types import Request
@@ -49,6 +50,7 @@ class Parts:
     gathers: tuple[Gather, ...]
     symbol: Value | None
     scans: tuple[Scan, ...]
+    moves: tuple[Move, ...]
     channel: str | None
     group: str | None
     y_axes: tuple[str, ...]
@@ -62,11 +64,20 @@ class Parts:
         """Inputs that hold ids: they take no gradient."""
         return frozenset(s.source for s in self.scans)
 
+    @property
+    def differentiable(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Names and axes of what takes gradients: float inputs, and those at other tokens."""
+        axes = {i.name: i.axes for i in self.spec.inputs}
+        for m in self.moves:
+            if m.source in axes:  # not a scan
+                axes[m.out] = axes[m.source]
+        return tuple((n, a) for n, a in axes.items() if n not in self.integers)
+
 
 def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts:
     """The pieces of `request`. `by_lanes`: an order that goes by lanes, not by the entry, takes
-    their row and column factors into Q and K (the entry has them itself). `above`: the lanes are
-    those above the diagonal, as they are backward in time."""
+    their row and column factors into Q and K (the entry has them itself). `above`: on torch, the
+    lanes are those above the diagonal, as they are backward in time."""
     spec, mask = request.spec, request.mask
     c = spec.contraction
     scans = Scans(spec)
@@ -80,6 +91,7 @@ def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts
     v = Value("V", c.V, v_axes, "operand", ONE if reads_z else None)
     bases = Bases(axes)
     entry = bases.replace(entry)
+    scan_lanes(mask, scans)
     lanes, lane_values = lanes_of(request, axes, scans, above)
     if by_lanes:
         q, k, v, lanes, lane_values = folded(axes, q, k, v, lanes, lane_values)
@@ -95,7 +107,8 @@ def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts
     due = request.backward and not by_lanes
     return Parts(
         spec, mask, q, k, v, lanes, lane_values, entry, tuple(bases.values),
-        gathers(mask, scans, bases) if due else (), lags, tuple(scans.steps), c.channel, group,
+        gathers(mask, scans, bases) if due else (), lags, scans.scans, scans.moves, c.channel,
+        group,
         y_axes, reads_z, request.state, request.packed, above,
     )  # fmt: skip
 

@@ -101,4 +101,6 @@ def _kind(f: Form | None) -> str | None:
         return None
     if (f.t, f.s) in ((1, 0), (0, 1)):
         return None if f.sizes else ("row" if f.t else "col")
+    if (f.t, f.s) in ((-1, 0), (0, -1)):  # time backwards
+        return ("row" if f.t else "col") if f.sizes == (("T", 1),) else None
     return "lag" if (f.t, f.s) in ((1, -1), (-1, 1)) else None

@@ -3,7 +3,7 @@
 Ranks add under +, multiply under entrywise *, and every combination keeps `entry`, so that its
 adjoint follows. No combination asks which family it holds, only for its laws.
 
-Non-goals: simplification of entries, lanes of masks shifted along s.
+Non-goals: simplification of entries, lanes of masks shifted twice.
 """
 
 from __future__ import annotations
@@ -12,11 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from smac.expr import ONE, S_POS, T_POS, Expr, Size, call
-from smac.masks.band import at_positions, hull, meet
+from smac.masks.band import at_positions, hull, meet, mirrored
 from smac.masks.base import Lane, Mask, Support
-from smac.masks.lanes import FORGETS, Lanes, diagonal, forgets, merged, product, strictly
+from smac.masks.lanes import FORGETS, Lanes, diagonal, merged, product, strictly, turned
 from smac.masks.make import add, at, keep, mul, sub
 from smac.masks.registry import register
+from smac.masks.shifts import (
+    backwards,
+    crossing_down,
+    crossing_left,
+    down_above,
+    left_above,
+    shifted_down,
+    shifted_left,
+)
 
 #: Beyond this rank no finite state is worth its memory (and products of sums grow without bound).
 MAX_RANK = 64
@@ -248,9 +257,7 @@ class Transposed(Mask):
         return at_positions(self.A.entry(), S_POS, T_POS)
 
     def support(self) -> Support:
-        where = self.A.support()
-        return Support(None if where.hi is None else -where.hi,
-                       None if where.lo is None else -where.lo)  # fmt: skip
+        return mirrored(self.A.support())
 
     def lanes(self) -> Lanes | None:
         return _sum(self.A.above(), _through(diagonal, self.A.lanes()))
@@ -291,25 +298,62 @@ class Shift(Mask):
                        None if where.hi is None else where.hi + 1)  # fmt: skip
 
     def lanes(self) -> Lanes | None:
-        """Down a row: each row reads what the one before it would, before the token is added."""
-        lanes = self.A.lanes() if self.axis == "t" and self.A.support().lower else None
-        if lanes is None or any(x.late or x.read != ONE for x in map(_by_column, lanes)):
+        """What is one to the left of the diagonal there, and A's own as late lanes below it."""
+        lanes, above = self.A.lanes(), self.A.above()
+        if lanes is None or above is None or any(x.late for x in lanes):
             return None
-        return tuple(replace(_by_column(x), late=True) for x in lanes)
+        down, across = (shifted_down, crossing_down) if self.axis == "t" else (
+            shifted_left, crossing_left)  # fmt: skip
+        return merged((*map(down, lanes), *diagonal(map(across, above))))
+
+    def above(self) -> Lanes | None:
+        left = left_above if self.axis == "s" else down_above
+        return _through(lambda lanes: merged(y for x in lanes for y in left(x)), self.A.above())
 
     def why_no_generators(self) -> str:
-        if self.axis == "s":
-            return "a column's decays would have to be those of the token behind it"
-        if not self.A.support().lower:
-            return "it is nonzero above the diagonal"
-        if self.A.lanes() is None:
+        if self.A.lanes() is None or self.A.above() is None:
             return _blame(self.A)
-        return "its rows have factors of their own, which the row below does not know"
+        return "it is moved twice off the diagonal, and lanes skip one token at most"
 
 
-def _by_column(x: Lane) -> Lane:
-    """A diagonal's factors at its columns, where it may as well have them."""
-    return replace(x, read=ONE, write=mul(x.read, x.write)) if forgets(x) and not x.late else x
+@dataclass(frozen=True)
+class Reversed(Mask):
+    """A[T−1−t, T−1−s]: time runs backwards, so that below the diagonal is above it."""
+
+    A: Mask
+    name = "reverse"
+
+    def entry(self) -> Expr:
+        last = sub(Size("T"), ONE)
+        return at_positions(self.A.entry(), sub(last, T_POS), sub(last, S_POS))
+
+    def support(self) -> Support:
+        return mirrored(self.A.support())
+
+    def lanes(self) -> Lanes | None:
+        """Rows and columns change places, and so do the sides; the diagonal stays."""
+        diagonals = _through(diagonal, self.A.lanes())
+        above = _through(turned, self.A.above())
+        return _through(backwards, _sum(above, diagonals))
+
+    def above(self) -> Lanes | None:
+        return _through(lambda lanes: backwards(turned(strictly(lanes))), self.A.lanes())
+
+    def transpose(self) -> Mask:
+        return Reversed(self.A.transpose())
+
+    def why_no_generators(self) -> str:
+        return _blame(self.A)
+
+
+@register("reverse")
+def reverse(A: Mask) -> Mask:
+    """A with time reversed. Functions of t − s are then transposed."""
+    if isinstance(A, Reversed):
+        return A.A
+    turned_over = A.transpose()
+    by_lag = A.symbol() is not None or turned_over.symbol() is not None
+    return turned_over if by_lag else Reversed(A)
 
 
 def _through(f: Callable[[Lanes], Lanes], lanes: Lanes | None) -> Lanes | None:

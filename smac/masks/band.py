@@ -122,6 +122,11 @@ def meet(a: Support, b: Support) -> Support:
     return Support(max(lows, default=None), min(highs, default=None))
 
 
+def mirrored(a: Support) -> Support:
+    """The band of the transpose."""
+    return Support(None if a.hi is None else -a.hi, None if a.lo is None else -a.lo)
+
+
 def empty(a: Support) -> bool:
     """No lag is in the band: the mask is zero everywhere."""
     return a.lo is not None and a.hi is not None and a.lo > a.hi

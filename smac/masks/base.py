@@ -24,6 +24,7 @@ from smac.terms import MaskTerm
 MIDDLE, WRAPS = -1, -2
 #: Why a mask with lanes has no state to keep.
 ABOVE = "it is nonzero above the diagonal; multiply it by causal()"
+ELSEWHERE = "its lanes read other tokens than the one that comes in"
 #: Multiply-adds of one padded real FFT convolution, per token and doubling of T.
 _FFT_COST = 5
 
@@ -205,7 +206,11 @@ class Mask(ABC):
         generators = self.generators()
         if generators is None:
             return self.why_no_generators()
-        return ABOVE if generators.above else None
+        if generators.above:
+            return ABOVE
+        from smac.masks.moves import moves
+
+        return ELSEWHERE if any(map(moves, generators.lanes)) else None
 
     def term(self) -> MaskTerm:
         """The term of the mask language that means this mask."""

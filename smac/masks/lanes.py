@@ -24,6 +24,11 @@ def forgets(lane: Lane) -> bool:
     return lane.log_decay == FORGETS
 
 
+def carried(lanes: Lanes) -> Lanes:
+    """Those whose states a walk needs for what it reads: a diagonal is none beside other lanes."""
+    return tuple(x for x in lanes if x.late or not forgets(x)) or lanes
+
+
 def strictly(lanes: Iterable[Lane]) -> Lanes:
     """`lanes` without their diagonal: late, each row taking one decay of its own.
 
@@ -37,10 +42,13 @@ def _late(x: Lane) -> Lanes:
         return (x,)
     if forgets(x):
         return ()
-    read = x.read if x.log_decay == ZERO else mul(x.read, call("exp", x.log_decay))
-    if x.reset is not None:
-        read = keep(call("eq", x.reset, ZERO), read)
-    return (replace(x, read=read, late=True),)
+    return (replace(x, read=mul(x.read, own_decay(x)), late=True),)
+
+
+def own_decay(x: Lane) -> Expr:
+    """What the lane's state is multiplied by at a token: its decay, 0 where it resets."""
+    decay: Expr = ONE if x.log_decay == ZERO else call("exp", x.log_decay)
+    return decay if x.reset is None else keep(call("eq", x.reset, ZERO), decay)
 
 
 def diagonal(lanes: Iterable[Lane]) -> Lanes:

@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smac.expr import Call, Expr, Index, Size, children, names
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    At,
+    Between,
+    Call,
+    Expr,
+    Index,
+    Size,
+    children,
+    names,
+    walk,
+)
 from smac.locate import clip
+from smac.masks.band import form
 from smac.masks.base import Lane
+from smac.masks.moves import moves
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.shape import Shape
@@ -59,7 +72,9 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
     own = SCHEDULES[r.target]
     chunked = lacks_generators(r) or _beyond_target(x, r, "chunked")
     linear = lacks_generators(r) or _beyond_target(x, r, "linear")
-    quadratic = "keeps no state between calls" if r.state else None
+    quadratic = _no_entry(r)
+    if r.state:
+        quadratic = "keeps no state between calls"
     return (
         Way("quadratic", own["quadratic"], quadratic),
         Way("chunked", own["chunked"], chunked),
@@ -77,10 +92,38 @@ def lacks_generators(r: Request) -> str | None:
         return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
-    if r.packed and generators.above:
+    if r.packed and generators.above and r.target == "torch":
         return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
                 "sequences apart there; use order='quadratic'")  # fmt: skip
+    if any(map(moves, _lanes(r))) and (elsewhere := _no_moves(r)):
+        return elsewhere
     return _factors_per_value(r) or _few_digits(r)
+
+
+def _no_moves(r: Request) -> str | None:
+    """What stands against lanes that read other tokens than their own."""
+    if r.packed:
+        return ("has lanes that read other tokens (reverse, shift) and do not know where a packed "
+                "sequence ends; use order='quadratic'")  # fmt: skip
+    if r.target == "triton":
+        return ("has lanes that read other tokens (reverse, shift), not on target triton so far; "
+                "use target='torch'")  # fmt: skip
+    return None
+
+
+def _no_entry(r: Request) -> str | None:
+    """What triton's tiles cannot read: positions backwards in time, and moved inputs."""
+    if r.target != "triton":
+        return None
+    for e in walk(r.mask.entry()):
+        if isinstance(e, Call) and e.fn in MOVE_FUNCTIONS:
+            return f"reads '{show(e)}', not on target triton so far; use target='torch'"
+        if isinstance(e, At | Between):
+            for f in map(form, children(e)[1:]):
+                if f is not None and f.sizes and abs(f.t + f.s) == 1:
+                    return ("reads tokens from the end of T (reverse), not on target triton so "
+                            "far; use target='torch'")  # fmt: skip
+    return None
 
 
 def _factors_per_value(r: Request) -> str | None:
@@ -163,7 +206,7 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)):
+    if any(lane.late for lane in _lanes(r)) and (order == "linear" or x.channel):
         return ("takes no late lanes on target triton so far (strict, shift, what is above a "
                 "diagonal); use target='torch'")  # fmt: skip
     widest = 256 if x.item == 2 else 128

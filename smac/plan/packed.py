@@ -34,9 +34,9 @@ def why_not_packed(r: Request) -> str | None:
         if isinstance(node, At | Between) and any(
             isinstance(x, Size) for i in children(node)[1:] for x in walk(i)
         ):
-            return (f"mask '{r.mask}' reads a lag axis with lag 0 in the middle of 2T − 1, and "
-                    "every sequence has a T of its own; add two causal masks instead, one of them "
-                    "transposed")  # fmt: skip
+            return (f"mask '{r.mask}' reads from the middle or the end of T, and every sequence "
+                    "has a T of its own; for lags on both sides add two causal masks instead, one "
+                    "of them transposed")  # fmt: skip
     return None
 
 

@@ -195,6 +195,11 @@ def _shift(scope: Scope, mask: Arg, along: Arg) -> Value:
     return Value((*rest, "T", "S"), out)
 
 
+def _reverse(scope: Scope, mask: Arg) -> Value:
+    value = _mask(mask, scope)
+    return Value(value.axes, value.data.flip([value.axes.index(a) for a in ("T", "S")]))
+
+
 def _column(value: Value) -> Value:
     return value.rename("T", "S")
 
@@ -202,7 +207,7 @@ def _column(value: Value) -> Value:
 _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
-    "transpose": _transpose, "shift": _shift, "prefix": _prefix,
+    "transpose": _transpose, "shift": _shift, "reverse": _reverse, "prefix": _prefix,
     "circulant": _circulant, "level": _level, "kron": _kron,
     "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),

@@ -133,6 +133,21 @@ def _pair(fn: _Pair, by_x: _Pair, by_y: _Pair) -> _Pair:
     return apply
 
 
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """x · y; a log decay of −inf is multiplied too, and nothing reads its slope."""
+    if not x.is_floating_point() or bool(x.isfinite().all() & y.isfinite().all()):
+        return torch.mul(x, y)
+    return _infinite_product(x, y)
+
+
+_infinite_product = _pair(torch.mul, lambda x, y: y, lambda x, y: x)
+
+
+def _power_by_base(x: Tensor, y: Tensor) -> Tensor:
+    """y · x^(y − 1), 0 at y = 0 whatever x is: x⁰ is 1 at 0 too."""
+    return torch.where(y == 0, torch.zeros_like(x), y * x.pow(y - 1))
+
+
 def _power_by_exponent(x: Tensor, y: Tensor) -> Tensor:
     """x^y · log x, 0 at x = 0 for y ≥ 0."""
     zero = (x == 0) & (y >= 0)
@@ -173,9 +188,10 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "silu": lambda x: x * torch.sigmoid(x), "relu": torch.relu, "elu": _elu, "gelu": _gelu,
     "softplus": _softplus, "minimum": torch.minimum, "maximum": torch.maximum, "clamp": _clamp,
     "where": lambda c, a, b: torch.where(c != 0, a, b),
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "neg": torch.neg,
+    "add": torch.add, "sub": torch.sub, "neg": torch.neg,
+    "mul": _product,
     "div": _pair(torch.div, lambda x, y: 1 / y, lambda x, y: -x / (y * y)),
-    "pow": _pair(torch.pow, lambda x, y: y * x.pow(y - 1), _power_by_exponent),
+    "pow": _pair(torch.pow, _power_by_base, _power_by_exponent),
     "lt": _compare(torch.lt), "le": _compare(torch.le),
     "gt": _compare(torch.gt), "ge": _compare(torch.ge), "eq": _compare(torch.eq),
     "ne": _compare(torch.ne), "mod": torch.remainder,

@@ -139,6 +139,19 @@ def starts(ids: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(ids[:1]), (ids[1:] != ids[:-1]).to(ids.dtype)])
 
 
+def _moved(fn: str) -> Callable[[Tensor], Tensor]:
+    """x along T, its first axis, at other tokens, ends repeated; constants stay."""
+
+    def move(x: Tensor) -> Tensor:
+        if x.ndim == 0 or x.shape[0] == 0:
+            return x
+        if fn == "flip":
+            return x.flip(0)
+        return torch.cat([x[1:], x[-1:]] if fn == "ahead" else [x[:1], x[:-1]])
+
+    return move
+
+
 def _chain(g: Tensor, d: Tensor) -> Tensor:
     """g · d with 0 · inf = 0."""
     return torch.where((g == 0) | (d == 0), 0.0, g * d)
@@ -165,6 +178,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "div": _real(operator.truediv), "pow": _real(torch.pow),
     "mod": torch.remainder, "floordiv": operator.floordiv, "xor": operator.xor,
     "bit_length": _bit_length, "starts": starts, "runs": lambda ids: starts(ids).cumsum(0),
+    "flip": _moved("flip"), "ahead": _moved("ahead"), "behind": _moved("behind"),
     "where": lambda c, a, b: torch.where(c != 0, a, b),
     "minimum": torch.minimum, "maximum": torch.maximum, "abs": torch.abs, "sign": torch.sign,
     "clamp": lambda x, lo, hi: torch.minimum(torch.maximum(x, lo), hi), "chain": _chain,

@@ -33,17 +33,16 @@ ORDERS = {
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-    "toeplitz": ("quadratic", "fft"),
-    "multiscale": ("chunked", "chunks", "segmented", "quadratic"),
-    "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"),
+    "toeplitz": ("quadratic", "fft"), "multiscale": ("chunked", "chunks", "segmented", "quadratic"),
+    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic"),
     "xpos": ("chunked", "chunks", "segmented", "quadratic"),
     "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
     "log_linear": ("chunked", "chunks", "segmented", "quadratic"),
     "gamma_memory": ("chunked", "chunks", "segmented", "quadratic"),
-    "global_filter": ("quadratic", "fft"), "hydra": ("quadratic",),
-    "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
-    "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
+    "global_filter": ("quadratic", "fft"), "hydra": ("chunked", "chunks", "segmented", "quadratic"),
+    "lion": ("chunked", "quadratic"), "low_rank": ("chunked", "chunks", "segmented", "quadratic"),
+    "mamba3": ("chunked", "chunks", "segmented", "quadratic"),
+    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
     "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
@@ -67,7 +66,8 @@ y = "{y}"
 #: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
 #: of a group, with a normaliser.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
-        "grouped_gla": ("chunked", "linear", "quadratic")}
+        "grouped_gla": ("chunked", "linear", "quadratic"),
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
@@ -82,7 +82,10 @@ TEXTS = {
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla"}  # fmt: skip
+                                 "multiscale", "gla", "hydra", "mamba3"}  # fmt: skip
+#: What is nonzero above the diagonal keeps no states.
+STATELESS = frozenset({"hydra"})
+TWO = ("bfloat16", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -107,6 +110,10 @@ LARGE = (
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),
+    *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
+      for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
+      for order in ("chunked", "chunks")),
+    ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
       for t, n, p in ((1024, 128, 128), (520, 256, 512), (330, 64, 64), (330, 16, 128),
@@ -122,6 +129,8 @@ PACKED = (
     ("linear_attention", "chunked", "sweep", True), ("multiscale", "chunked", "sweep", True),
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
+    ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
@@ -131,9 +140,8 @@ NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
 
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
-        "segmented": ("chunked", "segmented"),
-        "quadratic": ("quadratic", "auto"), "linear": ("linear", "tokens"),
-        "fft": ("linear", "fft")}  # fmt: skip
+        "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"),
+        "quadratic": ("quadratic", "auto"), "linear": ("linear", "tokens")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 #: What of a result says which cell it is.
 NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
@@ -169,15 +177,15 @@ def sizes_of(spec: str) -> dict[str, int]:
 def cells(only: str | None = None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
     "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel,
-    "segmented" for sweeps of segments, in the chunked order all; "fft" for that schedule."""
+    "segmented" for sweeps of segments, in the chunked order all, "fft" for that of the linear."""
     no = refused()
     made: list[Cell] = [
         (spec, order, dtype, sizes_of(spec),
-         spec not in TWO_TYPES and order not in ("quadratic", "fft")
-         and dtype in ("bfloat16", "float64"), None)
+         spec not in TWO_TYPES | STATELESS and order not in ("quadratic", "fft")
+         and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
-        and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
+        and dtype in (TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)

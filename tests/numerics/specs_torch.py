@@ -153,7 +153,17 @@ CASES: dict[str, Case] = {
     "mamba3_by_strict": Case(f"col(c) * {SSM} + col(b) * strict({SSM})",
                              {**A, "b": "B T H", "c": "B T H"}, bare=("a",)),
     "two_band": Case(f"col(c) * {SSM} + shift(col(b) * {SSM}, 's')",
-                   {**A, "b": "B T H", "c": "B T H"}, QUADRATIC, bare=("a",)),
+                   {**A, "b": "B T H", "c": "B T H"}, bare=("a",)),
+    "backwards": Case(f"{SSM} + strict(reverse(row(r) * {SSM} * document(ids)))",
+                      {**A, "r": "B T H", "ids": "B T"}, bare=("a",)),
+    "backwards_groups": Case(f"reverse(col(r) * shift({SSM}, 's'))", {**AG, "r": "T"},
+                             axes=GROUP, bare=("a",), output={"y": "Y / (2 + Z * Z)"}),
+    "backwards_key": Case(f"reverse(row(r) * {SSM})", {"a": "B T H N", "r": "B T H"},
+                          channel="N", bare=("a",)),
+    "moved_both_ways": Case(
+        f"shift(row(r) * {SSM} + transpose(row(r) * semiseparable(log_decay = b)), 't') "
+        f"+ shift(col(r) * transpose({SSM} * document(ids)), 's')",
+        {**A, "b": "B T H", "r": "B T H", "ids": "B T"}, bare=("a", "b")),
     "both_ways": Case(f"{SSM} + strict(transpose(semiseparable(log_decay = b)))",
                       {**A, "b": "B T H"}, bare=("a", "b")),
     "both_ways_gated": Case(f"{SSM} + strict(transpose(semiseparable(log_decay = b)))",
@@ -181,7 +191,8 @@ STATELESS = ("both_ways", "both_ways_gated", "both_ways_key", "both_ways_value",
              "both_ways_groups", "strictly_upper", "by_position", "documents_alone",
              "documents_both_ways", "prefix", "prefixes",
              "codes", "distance", "complex_both_ways", "turning",
-             "levels", "levels_both_ways",
+             "levels", "levels_both_ways", "two_band", "backwards", "backwards_groups",
+             "backwards_key", "moved_both_ways",
              "square_decay", "complex_decay", "complex_decay_key")  # fmt: skip
 STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders and n not in STATELESS)
 

@@ -31,7 +31,7 @@ from smac.masks import (
 from smac.masks import toeplitz as toeplitz_family
 from smac.masks import window as window_family
 from smac.masks.algebra import Columns as col
-from smac.masks.algebra import Diagonal, Product, Scale, Shift, Strict, Sum, transpose
+from smac.masks.algebra import Diagonal, Product, Scale, Shift, Strict, Sum, reverse, transpose
 from smac.masks.algebra import Rows as row
 from smac.testing.decays import LOG_DECAY_KINDS, log_decays
 from smac.testing.masks import law_errors
@@ -82,6 +82,12 @@ MASKS: tuple[Mask, ...] = (
     Product(Sum(row(X, levels[1]), row(Y, levels[2])), ss), levels[2].transpose(),
     lags, Product(lags, Product(lags, gamma)), waves, Product(waves, ss), waves.transpose(),
     everywhere, prefixed, row(X, col(Y, everywhere)), Product(prefixed, documents),
+    reverse(ss), reverse(row(X, col(Y, Product(ss, documents)))), reverse(ss).transpose(),
+    reverse(Shift(col(X, ss), "s")), Shift(reverse(row(X, Product(ss, documents))), "s"),
+    Shift(reverse(col(X, Product(ss, documents))), "t"), reverse(prefixed), reverse(matrix),
+    Shift(Sum(ss, Strict(transpose(ss2))), "s"), reverse(Sum(row(X, ss), Strict(transpose(ss2)))),
+    Shift(Sum(row(X, ss), Strict(transpose(ss2))), "t"), Shift(documents, "t"), reverse(lags),
+    reverse(levels[2]),
 )  # fmt: skip
 
 _floats = st.floats(-2.0, 2.0)
@@ -164,6 +170,10 @@ FINITE = {"ranks add": (Sum(gamma, gamma2), 2), "document keeps rank": (Product(
           "so is a strict mask on a diagonal": (Sum(ss, Product(Strict(ss), Diagonal(X))), 1),
           "zero has a lane that reads nothing": (Strict(Diagonal(X)), 1),
           "a shift keeps rank": (Shift(Sum(ss, ss2), "t"), 2),
+          "in both directions": (Shift(Sum(row(X, ss), ss2), "s"), 2),
+          "a row's factor may move": (Shift(row(X, ss), "t"), 1),
+          "time backwards keeps rank": (reverse(Strict(ss)), 1),
+          "and the diagonal is a lane then": (reverse(Sum(ss, ss2)), 3),
           "rwkv6": (Sum(Shift(ss, "t"), Diagonal(X)), 2),
           "a document both ways": (documents, 2),
           "ranks of the sides multiply": (Product(documents, Sum(ss, Strict(transpose(ss2)))), 2),
@@ -211,7 +221,7 @@ def _combined(inner: st.SearchStrategy[Mask]) -> st.SearchStrategy[Mask]:
         st.builds(Sum, inner, inner), st.builds(Product, inner, inner),
         st.builds(Scale, st.just(C), inner), st.builds(row, st.just(X), inner),
         st.builds(col, st.just(Y), inner), st.builds(Strict, inner), st.builds(transpose, inner),
-        st.builds(Shift, inner, st.sampled_from(("t", "s"))),
+        st.builds(Shift, inner, st.sampled_from(("t", "s"))), st.builds(reverse, inner),
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ ORDERS = {
     "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "toeplitz": ("quadratic", "fft"), "multiscale": ("chunked", "chunks", "segmented", "quadratic"),
     "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic"),
-    "xpos": ("chunked", "chunks", "segmented", "quadratic"),
+    "xpos": ("auto", "chunked", "chunks", "segmented", "quadratic"),
     "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
     "log_linear": ("chunked", "chunks", "segmented", "quadratic"),
     "gamma_memory": ("chunked", "chunks", "segmented", "quadratic"),
@@ -140,7 +140,7 @@ NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
 
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
-        "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"),
+        "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"), "auto": ("auto", "auto"),
         "quadratic": ("quadratic", "auto"), "linear": ("linear", "tokens")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 #: What of a result says which cell it is.

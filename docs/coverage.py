@@ -1,6 +1,7 @@
 """`make docs`: docs/coverage.md, what target triton takes of every shipped spec.
 
-Asked of the planner. A cell is a spec in one order and schedule at its own sizes, forward and backward, in four types.
+A cell is a spec in one order and schedule at its own sizes, forward and backward, in four types,
+as the planner answers.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
+    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
     "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
     "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
@@ -43,7 +43,7 @@ ORDERS = {
     "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "lion": ("chunked", "quadratic", "linear"),
     "low_rank": ("chunked", "chunks", "quadratic", "linear"),
-    "mamba3": ("chunked", "chunks", "quadratic", "linear"),
+    "mamba3": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "prefix_lm": ("chunked", "quadratic", "linear"), "rmt": ("quadratic",),
     "rwkv6": ("chunked", "linear", "quadratic"), "window": ("quadratic",),
 }  # fmt: skip
@@ -68,13 +68,18 @@ y = "{y}"
 #: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
 #: of a group, with a normaliser.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
-        "grouped_gla": ("chunked", "linear", "quadratic")}
+        "grouped_gla": ("chunked", "linear", "quadratic"),
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
     "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
                                        Q="exp(q)", y="Y / maximum(abs(Z), 1)").replace(
         'K = "k"', 'K = "exp(k)"'),
+    # A frequency that no gradient is taken of: chunks in 16 bits too.
+    "fixed_wave": _PER_CHANNEL.format(name="fixed_wave", heads="H", gate="H", mask="TS",
+                                      Q="q / sqrt(size(N))", y="Y").replace(
+        "= logsigmoid(g))", "= logsigmoid(g)) * wave(401.7)"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
@@ -85,8 +90,6 @@ TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retne
 STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "segmented"),
                        ("hydra", "linear"), ("rwkv6", "chunked")})
 TWO = ("bfloat16", "float64")
-#: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
-TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks", "linear")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -186,7 +189,7 @@ def cells(only: str | None = None) -> list[Cell]:
          and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
-        and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
+        and dtype in (TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)

@@ -281,11 +281,13 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"circulant-fft-T{T}", "circulant", "fft", T=T)
         add(f"bidirectional_toeplitz-fft-T{T}", "bidirectional_toeplitz", "fft", T=T)
     add("toeplitz-fft-more-lags", "toeplitz", "fft", W=45)
+    add("documents_of_heads-chunked-state", "documents_of_heads", "chunked", state=True, B=2)
     packed = {"ends": (0, 37, 37, 38, 71)}
     for spec, order in (
         ("ssd", "chunked"), ("packed_ssd", "chunks"), ("linear_attention", "chunked"),
         ("multiscale", "chunked"), ("three_lanes", "chunks"), ("gla", "chunked"), ("gla", "linear"),
         ("ssd", "linear"), ("before_and_own", "chunks"),
+        ("documents_of_heads", "chunked"),
     ):  # fmt: skip
         short = {"ends": (0, 9, 9, 10, 17)} if order == "linear" else packed
         add(f"{spec}-{order}-packed-state", spec, order, state=True, **short)

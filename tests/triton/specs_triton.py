@@ -81,6 +81,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "document": (spec("document(ids)", 'ids = "B T"\n'), ("quadratic",)),
     "document_causal": (
         spec("document(ids) * causal()", 'ids = "B T"\n'), ("quadratic", "chunked", "linear")),
+    "documents_of_heads": (
+        spec("document(ids) * semiseparable(log_decay = a)", _DECAY + 'ids = "B T H"\n'),
+        ("quadratic", "chunked")),
     "both_ways": (
         spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
              _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked", "linear")),

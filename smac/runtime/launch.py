@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,9 +16,10 @@ from torch import Tensor
 from smac.errors import PlanError
 from smac.ir import Buffer, Program
 from smac.runtime.autograd import Node
+from smac.runtime.device import interpreted
 from smac.runtime.module import load
 from smac.runtime.state import Layout
-from smac.runtime.warm import start, without_memory
+from smac.runtime.warm import compile_for, without_memory
 
 if TYPE_CHECKING:
     from smac.codegen import Source
@@ -227,18 +227,25 @@ class Launcher:
         return tuple(found.get(name) if need else None
                      for name, need in zip(names, needs, strict=True))  # fmt: skip
 
-    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> list[Future[object]]:
-        """Start compiling the kernels that `runnable`, a program of this launcher, will launch for
-        tensors like these (as `run` has them, then states)."""
+    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> None:
+        """Compile the kernels that `runnable`, a program of this launcher, will launch for tensors
+        like these (as `run` has them, then states); inside of warm.compiling()."""
         if self.target != "triton" or self.cell.empty:
-            return []
+            return
         given = [without_memory(x) for x in tensors]
         if runnable is not self.runnable:
             ys = [self._nothing(b, "meta") for b in self._outputs]
             states = given[self.cell.first_state :][:1]  # the last state is like the first
-            return start(runnable, self._backward_arguments(runnable, given, [*ys, *states]),
-                         self.cell.device)  # fmt: skip
-        return start(runnable, self._forward_arguments(given), self.cell.device)
+            arguments = self._backward_arguments(runnable, given, [*ys, *states])
+        else:
+            arguments = self._forward_arguments(given)
+        compile_for(runnable, arguments, self.cell.device)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiler makes its kernels, for a real GPU."""
+        return (self.target == "triton" and self.cell.device.type == "cuda" and not self.cell.empty
+                and not interpreted())  # fmt: skip
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -69,7 +69,8 @@ def test_the_matrix_is_what_the_planner_takes() -> None:
     no = run.refused()
     for spec, orders in {**run.ORDERS, **run.MORE}.items():
         taken = {o for o in run.WAYS if any((spec, o, d) not in no for d in run.DTYPES)}
-        assert set(orders) == taken, spec
+        # "auto" is the planner's own choice, one of the others.
+        assert set(orders) - {"auto"} == taken - {"auto"}, spec
     assert {(c[0], c[1]) for c in run.cells() if c[5] is None} == {
         (s, o) for s, orders in {**run.ORDERS, **run.MORE}.items() for o in orders}  # fmt: skip
     names = [run._key(run.name_of(c)) for c in run.cells()]

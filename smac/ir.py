@@ -96,7 +96,9 @@ class LaneIR:
     """`masks.base.Lane` with values in place of expressions; None: log decay 0, no reset, 1, 1.
 
     `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T). A `late`
-    lane reads the state before the token's own decay and write.
+    lane reads the state before the token's own decay and write. An `upper` lane is one of those
+    above the diagonal: the mask holds it transposed. A lane that does not keep anything (`keeps`)
+    is a diagonal, without a state.
     """
 
     decay: str | None
@@ -104,6 +106,8 @@ class LaneIR:
     read: str | None = None
     write: str | None = None
     late: bool = False
+    upper: bool = False
+    keeps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +115,13 @@ class Carry:
     """The product left ⊗ right (N side, P side), swept along T under the mask.
 
     Kind "chunked"/"recurrent": a state [N, P] per head and lane. `reverse` sweeps from the end,
-    under Lᵀ. `initial`/`final` name state buffers or None; `saves` a scratch buffer that keeps the
-    state with which the sweep enters each segment of the walk (axes batch, "C" for segments in
-    order of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
-    `against` names states that another carry saved: where the sweep enters a segment, their product
-    with its own, summed over N, goes to the buffer `met` (axes batch, "C", H, R, P); a carry with
-    `met` and `restores` reads it there.
+    under Lᵀ. It takes the lanes that are `upper` where it is; L then stands for those lanes, which
+    the mask holds transposed. `initial`/`final` name state buffers or None; `saves` a scratch
+    buffer that keeps the state with which the sweep enters each segment of the walk (axes batch,
+    "C" for segments in order of time, H, R, N, P); `restores` instead reads the states that an
+    earlier kernel saved. `against` names states that another carry saved: where the sweep enters a
+    segment, their product with its own, summed over N, goes to the buffer `met` (axes batch, "C",
+    H, R, P); a carry with `met` and `restores` reads it there.
     Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
     N, P) and `spans` the log2 decay across it (batch, SEG, H, R); `enters` names the states from
     which the segments start.
@@ -135,11 +140,13 @@ class Carry:
     leaves: str | None = None
     spans: str | None = None
     enters: str | None = None
+    upper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """`out` = `operand` · (mask applied to `carry`), contracted over "N" or "P"; the other stays.
+    Where a kernel restores the states of both sides of a mask, it reads the carries of that name.
 
     out[t, p] = Σ_s L[t,s] (Σ_n operand[t,n] left[s,n]) right[s,p]  for over = "N", and with left
     and right exchanged for over = "P"; L is transposed when the carry is reversed.
@@ -159,6 +166,11 @@ class LaneGrad:
     decay: str | None = None
     read: str | None = None
     write: str | None = None
+
+    @property
+    def outs(self) -> tuple[str, ...]:
+        """The gradients that there are."""
+        return tuple(n for n in (self.decay, self.read, self.write) if n is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I", SEG})
 #: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
 ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
 #: Functions of functions.py.jinja that templates call.
-TILE_HELPERS = ("owner", "wide_dot", "decay_tile", "constant_tile", "lower_tile", "log2_decay")
+TILE_HELPERS = ("owner", "wide_dot", "decay_tile", "constant_tile", "lower_tile", "log2_decay",
+                "late_tile", "late_fixed_tile", "strict_tile", "diagonal_tile")
 #: Stands for a test of a launch's strides, which the wrapper writes (`Host.launch`).
 FAR = "@far"
 #: Tokens in a segment of a recurrent kernel: its saved states and its scratch stay small.
@@ -205,11 +206,16 @@ def heads_and_batch(layout: Layout, axes: set[str]) -> list[str]:
     return [*heads, *(a for a in reversed(layout.batch) if a in axes)]
 
 
+def atom(text: str) -> str:
+    """`text` fit to be a factor."""
+    return text if text.replace("_", "").isalnum() else f"({text})"
+
+
 def _times(texts: list[str]) -> str | None:
     """A product of texts, fit to be a factor; None for none."""
     if not texts:
         return None
-    return " * ".join(t if t.replace("_", "").isalnum() else f"({t})" for t in texts)
+    return " * ".join(atom(t) for t in texts)
 
 
 def owned_grid(owned: list[str]) -> list[tuple[str, str, str]]:

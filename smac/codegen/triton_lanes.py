@@ -1,7 +1,8 @@
 """Contexts of a lane's gradients: of its log decay, its read and its write factor.
 
 The kernel holds both carries: KV (left K, right V) whose saved states enter each piece of the walk,
-and QG in reverse (left Q, right dY) whose saved adjoints leave it.
+and QG in reverse (left Q, right dY) whose saved adjoints leave it. Above the diagonal it is the
+other way round: Q ⊗ dY is what enters a piece, and K ⊗ V comes from behind it.
 
 Non-goals: no chain to inputs, no sums over batch or tokens (the wrapper's).
 """
@@ -15,7 +16,15 @@ from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
 from smac.codegen.triton_kernel import SEGMENT, Draft, Launch, Layout, identifier, value
 from smac.codegen.triton_rows import Row
-from smac.codegen.triton_sweeps import DOT, draft_of, lane_of, lane_texts, lanes_texts, length
+from smac.codegen.triton_sweeps import (
+    DOT,
+    draft_of,
+    factor_texts,
+    lane_of,
+    lane_sums,
+    lane_texts,
+    length,
+)
 from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Name
@@ -23,7 +32,7 @@ from smac.ir import Carry, Kernel, LaneGrad, LaneIR
 
 
 def both_carries(k: Kernel) -> tuple[Carry, Carry]:
-    """KV and QG; CodegenError where the kernel lacks one."""
+    """What enters and what leaves a chunk (KV and QG); CodegenError where the kernel lacks one."""
     forward = [c for c in k.carries if not c.reverse]
     reverse = [c for c in k.carries if c.reverse]
     if len(forward) != 1 or len(reverse) != 1:
@@ -61,19 +70,21 @@ def lane_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout, known: dict[
     n: Frame = {"T": t, "N": Ix("o_n", 1, "m_n", 1, "BN")}
     p: Frame = {"T": t, "P": Ix("o_p", 1, "m_p", 2, "BP")}
     state: Frame = {"N": Ix("o_n", 0, None, 1), "P": Ix("o_p", 1, None, 2), "C": Ix("i_chunk")}
-    own = replace(k, lanes=(k.lanes[grad.lane],))
-    (lane,) = lanes_texts(d, own, replace(kv, initial=None, saves=None), "N", {"T": t})
+    of_lane = k.lanes[grad.lane]
+    factors = factor_texts(d, of_lane, {"T": t}, False)
+    lane = factors | lane_sums(d, replace(k, lanes=(of_lane,)), 0)
     x: dict[str, object] = {"lanes": [lane], "reverse": False, "read": True, "n_p": n_p}
     x["row"], x["row_scale"] = d.weights((qg.left, qg.right), t)
     x["col"], x["col_scale"] = d.weights((kv.left, kv.right), t)
     x |= {
         "q": d.core(qg.left, n), "k": d.core(kv.left, n),
         "v": d.core(kv.right, p), "dy": d.core(qg.right, p),
-        "states": saved_state(d, kv, state, grad.lane),
-        "adjoints": saved_state(d, qg, state, grad.lane),
+        "states": saved_state(d, kv, state, grad.lane) if of_lane.keeps else None,
+        "adjoints": saved_state(d, qg, state, grad.lane) if of_lane.keeps else None,
         "decays": _some(grad.decay), "reads": _some(grad.read), "writes": _some(grad.write),
     }  # fmt: skip
-    of_lane = own.lanes[0]
+    if of_lane.late:  # paths are added up one by one where digits allow no differences
+        d.constants["EXACT"] = "op.itemsize >= 4"
     x["log"], x["reset"] = log_decay(d, of_lane, t), d.integer(of_lane.reset, {"T": t}, 1)
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
     x["stores"] = [d.store(tensor, Name(o), {"T": t}, 1) for o, tensor in outs.items()]

@@ -9,6 +9,7 @@ Non-goals: no lane gradients (triton_lanes.py), no tiles of L (triton_masks.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
@@ -19,6 +20,7 @@ from smac.codegen.triton_kernel import (
     Launch,
     Layout,
     StoreText,
+    atom,
     carried_axes,
     fixed_frame,
     heads_and_batch,
@@ -73,11 +75,6 @@ def read_of(k: Kernel) -> tuple[Read, Carry]:
 def length(axis: str, tail: bool) -> str:
     """The length of a side of the state: along P the tail is one more."""
     return f"n_{axis} + 1" if tail and axis == "P" else f"n_{axis}"
-
-
-def atom(text: str) -> str:
-    """`text` fit to be a factor."""
-    return text if text.replace("_", "").isalnum() else f"({text})"
 
 
 def columns_grid(n_kept: str) -> list[tuple[str, str, str]]:
@@ -137,23 +134,37 @@ def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:
 
 def lanes_texts(d: Draft, k: Kernel, carry: Carry, contracted: str,
                 frame: Frame) -> list[dict[str, object]]:  # fmt: skip
-    """For each lane: its sums of decays, factors of rows and columns, pointers to its states."""
+    """For each lane of the carry's side: its sums of decays, factors of rows and columns, pointers
+    to its states."""
     made: list[dict[str, object]] = []
+    bare = Carry(carry.name, carry.left, carry.right)
     for i, lane in enumerate(k.lanes):
-        state = state_texts(d, carry, contracted, i)
+        if lane.upper != carry.upper:
+            continue
+        state = state_texts(d, carry if lane.keeps else bare, contracted, i)
         factors = factor_texts(d, lane, frame, carry.reverse)
-        found: dict[str, object] = {"i": i, "sum": None, "end": None, "constant": None}
-        found |= {**state, **factors}
-        total = lane_sum(lane, k, d.scope.known)
-        if total is not None:
-            tensor = d.rows[total]
-            found["sum"] = d.scope.load(tensor, d.row, 1, raw=True).text
-            last: Frame = {**d.row, "I": Ix("(C - 1)", section=d.row["I"].section)}
-            found["end"] = d.scope.load(tensor, last, 0, raw=True).text
-        elif lane.decay is not None:
-            found["constant"] = d.number(lane.decay, {}, 0)
-        made.append(found)
+        made.append(state | factors | lane_sums(d, k, i))
     return made
+
+
+def lane_sums(d: Draft, k: Kernel, i: int) -> dict[str, object]:
+    """Lane `i` and its sums of decays through each row of a chunk, through the row before (`past`,
+    of a late lane), and over the chunk."""
+    lane = k.lanes[i]
+    found: dict[str, object] = {"i": i, "sum": None, "end": None, "constant": None, "past": None,
+                                "late": lane.late, "keeps": lane.keeps}  # fmt: skip
+    total = lane_sum(lane, k, d.scope.known)
+    if total is not None:
+        tensor, row = d.rows[total], d.row["I"]
+        found["sum"] = d.scope.load(tensor, d.row, 1, raw=True).text
+        last: Frame = {**d.row, "I": Ix("(C - 1)", section=row.section)}
+        found["end"] = d.scope.load(tensor, last, 0, raw=True).text
+        if lane.late:
+            before: Frame = {**d.row, "I": replace(row, var="(o_i - 1)", mask="(o_i > 0)")}
+            found["past"] = d.scope.load(tensor, before, 1, raw=True).text
+    elif lane.decay is not None:
+        found["constant"] = d.number(lane.decay, {}, 0)
+    return found
 
 
 def factor_texts(d: Draft, lane: LaneIR, frame: Frame, reverse: bool) -> dict[str, object]:

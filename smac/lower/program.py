@@ -9,13 +9,11 @@ from smac.expr import names
 from smac.ir import Buffer, Carry, Kernel, Move, Program, Scan, Step
 from smac.lower import two_sided
 from smac.lower.adjoint import (
-    READ_Y,
     Backward,
     apart,
     output_stores,
     parallel,
     pointwise,
-    raw_output,
     saved_states,
     together,
 )
@@ -26,6 +24,7 @@ from smac.lower.linear import linear
 from smac.lower.mask_values import canonical
 from smac.lower.quadratic import quadratic
 from smac.lower.segments import split
+from smac.lower.sides import READ_Y, named, raw_output, reading, sides_of
 from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
 from smac.plan.types import Plan
@@ -49,19 +48,23 @@ def forward(plan: Plan) -> Program:
     steps: tuple[Step, ...] = ()
     scratch = ()
     if p.reads_z and plan.request.target == "triton":
-        raw, scratch = raw_output(order)
-        whole = Backward((replace(raw, carries=(carry,)), pointwise("epilogue", output_stores(p))),
-                        scratch)  # fmt: skip
-        return _split("forward", plan, p, whole, buffers)
+        steps, scratch = raw_output(order, final=carry.final)
+        steps = (*steps, pointwise("epilogue", output_stores(p)))
+        return _split("forward", plan, p, Backward(steps, scratch), buffers)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
-        steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
+        both = [replace(kv, final=carry.final) for kv, _ in sides_of(order)]
+        steps = tuple(order.kernel(f"states{named(kv)}", (p.k, p.v),
+                                   (replace(kv, saves="saved.KV"),), reverse=kv.reverse)
+                      for kv in both)  # fmt: skip
         scratch = (saved_states(p, "saved.KV", "acc" if channel else "operand"),)
-        carry = replace(carry, initial=None, final=None, restores="saved.KV")
-    kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
-    kernel = replace(kernel, stores=output_stores(p))
-    whole = Backward((*steps, kernel), scratch)
-    return _split("forward", plan, p, whole, buffers)
+        carries = tuple(replace(kv, initial=None, final=None, restores="saved.KV") for kv in both)
+        kernel = order.kernel("forward", (p.q, p.k, p.v), carries, (READ_Y,))
+        steps = (*steps, replace(kernel, stores=output_stores(p)))
+    else:
+        steps, scratch = reading(order, "forward", (p.q, p.k, p.v), READ_Y, output_stores(p),
+                                 final=carry.final)  # fmt: skip
+    return _split("forward", plan, p, Backward(steps, scratch), buffers)
 
 
 def backward(plan: Plan) -> Program:
@@ -96,9 +99,11 @@ def _spread(plan: Plan) -> Callable[[Order], Backward]:
 
 
 def _sides(plan: Plan) -> Sides | None:
-    """The two orders of a mask with lanes above its diagonal; None where one order is all."""
+    """On torch, the two orders of a mask with lanes above its diagonal; None where one is all."""
     generators = plan.request.mask.generators()
-    if not _by_lanes(plan) or generators is None or not generators.above:
+    if generators is None or not generators.above or not _by_lanes(plan):
+        return None
+    if plan.request.target == "triton":
         return None
 
     def order(above: bool) -> Order:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from smac.ir import SEG, Buffer, Carry, Join, Kernel, Step
+from smac.lower.sides import named
 from smac.lower.values import Parts
 
 
@@ -20,8 +21,8 @@ def split(p: Parts, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Bu
     """`steps` with every sweep split, and the scratch buffers between them. What enters the
     segments is found once for each product that is carried."""
     sweeps = [k for k in steps if isinstance(k, Kernel) and _sweeps(k)]
-    finals = {c.name: c.final for k in sweeps for c in k.carries if c.final is not None}
-    made: dict[str, tuple[Step, ...]] = {}
+    finals = {(c.name, c.upper): c.final for k in sweeps for c in k.carries if c.final is not None}
+    made: set[tuple[str, bool]] = set()
     scratch: list[Buffer] = []
     found: list[Step] = []
     for step in steps:
@@ -29,13 +30,14 @@ def split(p: Parts, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Bu
             found.append(step)
             continue
         (carry,) = step.carries
-        states, spans = f"enters.{carry.name}", f"spans.{carry.name}"
-        if carry.name not in made:
+        key, of = (carry.name, carry.upper), f"{carry.name}{named(carry)}"
+        states, spans = f"enters.{of}", f"spans.{of}"
+        if key not in made:
             batch = (*p.spec.batch, SEG, "H", "R")
             scratch += [Buffer(states, (*batch, "N", "P"), "acc", "scratch"),
                         Buffer(spans, batch, "acc", "scratch")]  # fmt: skip
-            made[carry.name] = _entering(step, carry, states, spans, finals.get(carry.name))
-            found += made[carry.name]
+            found += _entering(step, carry, states, spans, finals.get(key))
+            made.add(key)
         carry = replace(carry, initial=None, final=None, enters=states)
         found.append(replace(step, walk=replace(step.walk, split=True), carries=(carry,)))
     return tuple(found), tuple(scratch)
@@ -50,10 +52,11 @@ def _sweeps(k: Kernel) -> bool:
 def _entering(k: Kernel, c: Carry, states: str, spans: str, final: str | None) -> tuple[Step, ...]:
     """What each segment adds to the state of `c`, and the states that enter them."""
     lanes = {n for x in k.lanes for n in (x.decay, x.reset, x.read, x.write)}
-    alone = Carry(c.name, c.left, c.right, c.reverse, leaves=states, spans=spans)
+    alone = Carry(c.name, c.left, c.right, c.reverse, leaves=states, spans=spans, upper=c.upper)
     values = tuple(v for v in k.values if v.name in lanes | {c.left, c.right})
     tail = any(v.tail is not None for v in values if v.name == c.right)
-    ends = Kernel(f"segments_{c.name}", k.kind, replace(k.walk, split=True), values, (alone,),
+    of = f"{c.name}{named(c)}"
+    ends = Kernel(f"segments_{of}", k.kind, replace(k.walk, split=True), values, (alone,),
                   lanes=k.lanes, channel=k.channel, group=k.group)  # fmt: skip
-    join = Join(f"join_{c.name}", states, spans, k.walk.segment, c.initial, final, c.reverse, tail)
+    join = Join(f"join_{of}", states, spans, k.walk.segment, c.initial, final, c.reverse, tail)
     return ends, join

@@ -76,8 +76,8 @@ class Parts:
 
 def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts:
     """The pieces of `request`. `by_lanes`: an order that goes by lanes, not by the entry, takes
-    their row and column factors into Q and K (the entry has them itself). `above`: the lanes are
-    those above the diagonal, as they are backward in time."""
+    their row and column factors into Q and K (the entry has them itself). `above`: on torch, the
+    lanes are those above the diagonal, as they are backward in time."""
     spec, mask = request.spec, request.mask
     c = spec.contraction
     scans = Scans(spec)

@@ -92,7 +92,7 @@ def lacks_generators(r: Request) -> str | None:
         return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
-    if r.packed and generators.above:
+    if r.packed and generators.above and r.target == "torch":
         return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
                 "sequences apart there; use order='quadratic'")  # fmt: skip
     if any(map(moves, _lanes(r))) and (elsewhere := _no_moves(r)):
@@ -105,9 +105,6 @@ def _no_moves(r: Request) -> str | None:
     if r.packed:
         return ("has lanes that read other tokens (reverse, shift) and do not know where a packed "
                 "sequence ends; use order='quadratic'")  # fmt: skip
-    if r.target == "triton":
-        return ("has lanes that read other tokens (reverse, shift), not on target triton so far; "
-                "use target='torch'")  # fmt: skip
     return None
 
 
@@ -206,7 +203,7 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     if x.rank is not None and x.rank > most:
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
                 "use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)):
+    if any(lane.late for lane in _lanes(r)) and (order == "linear" or x.channel):
         return ("takes no late lanes on target triton so far (strict, shift, what is above a "
                 "diagonal); use target='torch'")  # fmt: skip
     widest = 256 if x.item == 2 else 128
@@ -257,8 +254,10 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     return "keeps no state between calls" if r.state else None
 
 
-def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) -> Iterator[int]:
-    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given."""
+def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
+           cover: bool = False) -> Iterator[int]:  # fmt: skip
+    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given.
+    `cover`: one that covers T stays a chunk, as it does where states are kept."""
     if way.order == "linear":
         if chunk is None:
             yield 1
@@ -267,7 +266,7 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) ->
     whole = max(least, 2 ** max(x.T - 1, 0).bit_length())  # the power of two that holds T
     if way.order == "quadratic":
         tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
-    elif r.state:
+    elif r.state or cover:
         tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device))}
     else:
         tried = {c for c in ([chunk] if chunk else _chunks(x, r, device)) if c < x.T}

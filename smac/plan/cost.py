@@ -226,19 +226,17 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
         programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
     space = 0
-    states = (x.rank or 1) * heads * x.n("QK") * x.p * x.item * pieces
+    states = (x.states or 1) * heads * x.n("QK") * x.p * x.item * pieces
     entering = None
     if segments:  # what enters the segments: a sweep for the states alone, and a join, a side
-        sides, programs, steps = 1 + back, programs * segments, steps / segments
-        ends = (x.rank or 1) * heads * x.n("QK") * x.p * x.acc * segments
-        entering = Work((), 0, (("operands", sides * x.given * x.item), ("ends", 4 * sides * ends)),
-                        2 * sides, 0, programs,
-                        sides * (_STATE_STEP * pieces / segments + segments))  # fmt: skip
-        space = sides * ends
-    if schedule == "segmented" and not back:
-        return Work(dots, scalar, tuple(traffic), 1, space, programs, steps, before=entering)
-    if schedule in ("chunks", "segmented"):  # states through memory; then a chunk is a program
-        given, sweeps = x.given * x.item, 1 + back
+        sweeps, programs, steps = (1 + back) * x.sides, programs * segments, steps / segments
+        ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
+        entering = Work((), 0, (("operands", sweeps * x.given * x.item),
+                                ("ends", 4 * (1 + back) * ends)), 2 * sweeps, 0, programs,
+                        sweeps * (_STATE_STEP * pieces / segments + segments))  # fmt: skip
+        space = (1 + back) * ends
+    if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
+        given, sweeps = x.given * x.item, (1 + back) * x.sides
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
                      sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
                      before=entering)  # fmt: skip
@@ -246,16 +244,21 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = 2 * scalar if back else scalar
         return Work(dots, scalar, tuple(traffic), 1 + back, space + sweeps * states, heads * pieces,
                     before=first)  # fmt: skip
+    sides = x.sides if schedule in ("sweep", "segmented", "tokens") else 1
+    if sides > 1:  # what is above the diagonal is a sweep of its own, and Y of the first waits
+        scalar, steps = sides * scalar, sides * steps
+        traffic += [("operands above", x.given * x.item * (1 + back)),
+                    ("Y below", 2 * x.batch * x.T * x.all_heads * x.p * x.acc)]  # fmt: skip
     if back:
         scalar, steps = 2 * scalar, 2 * steps
         traffic.append(("gradients", x.given * x.acc))
         if x.heads("QK") < x.all_heads:  # gradients of shared operands, a head each, then summed
             space += 2 * heads * x.T * x.n("QK") * x.acc
         if order != "quadratic":
-            space += (x.rank or 1) * heads * x.n("QK") * x.p * x.acc * pieces
+            space += (x.states or 1) * heads * x.n("QK") * x.p * x.acc * pieces
         traffic.append(("per-head gradients and states", 2 * space))
-    kernels = _BACKWARD_KERNELS if back else _KERNELS
-    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps)
+    kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
+    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
 
 
 def _triton_channel(x: Shape, back: bool, C: int) -> Work:

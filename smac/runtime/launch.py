@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,11 +16,12 @@ from torch import Tensor
 from smac.errors import PlanError
 from smac.ir import Buffer, Program
 from smac.runtime.autograd import differentiable
+from smac.runtime.device import interpreted
 from smac.runtime.module import load
 from smac.runtime.player import player
 from smac.runtime.state import Layout
 from smac.runtime.views import Routes, View, given_back, taken
-from smac.runtime.warm import start, without_memory
+from smac.runtime.warm import compile_for, without_memory
 
 if TYPE_CHECKING:
     from smac.codegen import Source
@@ -196,17 +196,23 @@ class Launcher:
         made = self._call(runnable, taken(self._routes.arguments, (*tensors, *cotangents)))
         return given_back(self._routes, made, needs)
 
-    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> list[Future[object]]:
-        """Start compiling the kernels that `runnable`, a program of this launcher, will launch for
-        tensors like these (as `run` has them, then states)."""
+    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> None:
+        """Compile the kernels that `runnable`, a program of this launcher, will launch for tensors
+        like these (as `run` has them, then states); inside of warm.compiling()."""
         if self.target != "triton" or self.cell.empty:
-            return []
+            return
         given, places = [without_memory(x) for x in tensors], self._arguments
         if runnable is not self.runnable:
             ys = [self._nothing(b, "meta") for b in self._outputs]
             states = given[self.cell.first_state :][:1]  # the last state is like the first
             given, places = [*given, *ys, *states], self._routes.arguments
-        return start(runnable, taken(places, given), self.cell.device)
+        compile_for(runnable, taken(places, given), self.cell.device)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiler makes its kernels, for a real GPU."""
+        return (self.target == "triton" and self.cell.device.type == "cuda" and not self.cell.empty
+                and not interpreted())  # fmt: skip
 
     @property
     def output_names(self) -> tuple[str, ...]:

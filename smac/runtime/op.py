@@ -172,7 +172,8 @@ class Op:
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, state, absent, sequences)
                  for b in (False, True)]  # fmt: skip
-        return source(plans[0], plans[1], self.options.precision)
+        precision = self.options.precision_in(plans[0].request.dtype)
+        return source(plans[0], plans[1], precision)
 
     def export(self, path: str | Path, *, target: str | None = None, absent: tuple[str, ...] = (),
                dtype: str | torch.dtype | None = None,
@@ -185,7 +186,8 @@ class Op:
 
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, False, absent) for b in (False, True)]
-        text = standalone(self.spec, plans[0], plans[1], self.options.precision)
+        precision = self.options.precision_in(plans[0].request.dtype)
+        text = standalone(self.spec, plans[0], plans[1], precision)
         out = Path(path)
         out.write_text(text, encoding="utf-8")
         return out
@@ -249,6 +251,10 @@ class Op:
         with self._lock:
             made = launcher_for(self.spec, self.options, self._signature, values, state, step,
                                 cu_seqlens, None if step else self._tuner(values))  # fmt: skip
+            if made.compiled:
+                from smac.runtime.self_check import FirstUse
+
+                made.before_use(FirstUse.of(self.spec, self.options, values))
             while len(self._launchers) >= CACHED:
                 self._launchers.pop(next(iter(self._launchers)))
             return self._launchers.setdefault(key, made)

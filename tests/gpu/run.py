@@ -38,9 +38,9 @@ ORDERS = {
     "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
     "log_linear": ("chunked", "chunks", "quadratic"),
     "gamma_memory": ("chunked", "chunks", "quadratic"), "global_filter": ("quadratic", "fft"),
-    "hydra": ("quadratic",),
-    "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
-    "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
+    "hydra": ("chunked", "chunks", "segmented", "quadratic"), "lion": ("chunked", "quadratic"),
+    "low_rank": ("chunked", "chunks", "quadratic"), "mamba3": ("chunked", "chunks", "quadratic"),
+    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
     "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
@@ -75,7 +75,9 @@ TEXTS = {
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla"}  # fmt: skip
+                                 "multiscale", "gla", "hydra", "mamba3"}  # fmt: skip
+#: What is nonzero above the diagonal keeps no states.
+STATELESS = frozenset({"hydra"})
 TWO = ("bfloat16", "float64")
 #: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
 TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks")}
@@ -103,6 +105,10 @@ LARGE = (
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),
+    *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
+      for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
+      for order in ("chunked", "chunks")),
+    ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
       for t, n, p in ((1024, 128, 128), (520, 256, 512), (330, 64, 64), (330, 16, 128),
@@ -118,6 +124,8 @@ PACKED = (
     ("linear_attention", "chunked", "sweep", True), ("multiscale", "chunked", "sweep", True),
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
+    ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
@@ -128,7 +136,7 @@ NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
         "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"), "auto": ("auto", "auto"),
-        "quadratic": ("quadratic", "auto"), "linear": ("linear", "auto")}  # fmt: skip
+        "quadratic": ("quadratic", "auto"), "linear": ("linear", "tokens")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
 #: What of a result says which cell it is.
 NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
@@ -168,7 +176,8 @@ def cells(only: str | None = None) -> list[Cell]:
     no = refused()
     made: list[Cell] = [
         (spec, order, dtype, sizes_of(spec),
-         spec not in TWO_TYPES and order not in ("quadratic", "fft") and dtype in TWO, None)
+         spec not in TWO_TYPES | STATELESS and order not in ("quadratic", "fft")
+         and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
         and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
@@ -195,8 +204,8 @@ def run(cell: Cell) -> dict[str, Any]:
 
     spec, order, dtype, sizes, state, schedule = cell
     text = TEXTS.get(spec, spec)
-    # Masks per channel in chunks: the hard decays too, resets among them.
-    special = spec == "gla" and order == "chunked"
+    # Masks per channel by states: the hard decays too, resets among them.
+    special = spec == "gla" and order != "quadratic"
     start = time.time()
     found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
              measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip

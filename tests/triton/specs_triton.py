@@ -83,14 +83,43 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         spec("document(ids) * causal()", 'ids = "B T"\n'), ("quadratic", "chunked", "linear")),
     "both_ways": (
         spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
-             _DECAY + 'b = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked")),
+    # Two lanes above the diagonal, factors on both sides, a diagonal without a state.
+    "quasi": (
+        spec("col(c) * strict(semiseparable(log_decay = a)) + diagonal(u) "
+             "+ strict(transpose(row(r) * semiseparable(log_decay = b) + decay(gamma)))",
+             _DECAY + 'b = "B T H"\nc = "B T H"\nr = "B T H"\nu = "B T H"\ngamma = "H"\n'),
+        ("chunked",)),
+    "groups_both_ways": (
+        spec("semiseparable(log_decay = a) + row(r) * strict(transpose(semiseparable(a)))",
+             'a = "T G"\nr = "B T H"\n', y="Y * sigmoid(v)",
+             axes='G = "group of H"\nF = "group of H"',
+             inputs='q = "B T G N"\nk = "T F N"\nv = "B T H P"\n'), ("chunked",)),
+    "gated_both_ways": (
+        spec("semiseparable(log_decay = a) + strict(transpose(decay(gamma)))",
+             _DECAY + 'gamma = "H"\n', y="tanh(Y) + v"), ("chunked",)),
+    "documents_both_ways": (
+        spec("document(ids) * (semiseparable(a) + strict(transpose(semiseparable(a))))",
+             _DECAY + 'ids = "B T"\n'), ("chunked",)),
+    "backward": (
+        spec("strict(transpose(row(r) * semiseparable(log_decay = a)))",
+             _DECAY + 'r = "B T H"\n'), ("chunked",)),
+    "diagonals": (spec("diagonal(u) + strict(transpose(decay(gamma)))",
+                       'u = "B T H"\ngamma = "H"\n'), ("chunked",)),
+    "before_and_own": (
+        spec("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
+             _DECAY + 'u = "B T H"\n'), ("chunked",)),
+    "backwards": (
+        spec("semiseparable(log_decay = a) "
+             "+ strict(reverse(row(r) * semiseparable(log_decay = a) * document(ids)))",
+             _DECAY + 'r = "B T H"\nids = "B T"\n'), ("chunked",)),
     "rwkv6": (
         spec("shift(semiseparable(log_decay = g), 't') + diagonal(u)",
              'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic",)),
-    "mamba3": (
+    "mamba3_by_shift": (
         spec("col(c) * semiseparable(log_decay = a) "
              "+ shift(col(b) * semiseparable(log_decay = a), 's')",
-             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("chunked", "quadratic")),
     "factors": (
         spec("row(r) * col(c) * semiseparable(log_decay = a)",
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),

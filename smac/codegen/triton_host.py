@@ -75,9 +75,8 @@ HOST_HELPERS = {
     starts.narrow(dim, 1, max(length - 1, 0)).copy_(ids.diff(dim=dim) != 0)
     new = torch.ones_like(starts)
     if last is not None:
-        before = last.index_select(0, own).movedim(0, -1)
-        lead = [1] * (dim + 1 - before.dim())
-        new = ids != before.reshape([*lead, *before.shape, *[1] * (ids.dim() - dim - 1)])
+        before = last.index_select(0, own).movedim(0, last.dim() - ids.dim() + dim)
+        new = ids != before.reshape(ids.shape)
     first = (ends[own] == t).reshape([-1 if i == dim else 1 for i in range(ids.dim())])
     starts = torch.where(first, new, starts).to(torch.int32)
     return starts.cumsum(dim, dtype=torch.int32) if runs else starts''',

@@ -170,7 +170,7 @@ def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
         made = _place(host, k, tuple(r.out for r in k.reads), "P" if channel == "N" else "N")
         host.launch(channel_sweep(host, k, name, made.targets, ready))
     else:
-        grads = tuple(g.decay for g in k.lane_grads if g.decay is not None)
+        grads = tuple(n for g in k.lane_grads for n in g.outs)
         made = _place(host, k, (*(r.out for r in k.reads), *grads), channel)
         host.launch(channel_chunks(host, k, name, made.targets, ready))
     return made.left(host)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from smac.expr import (
     MOVE_FUNCTIONS,
+    ONE,
     At,
     Between,
     Call,
@@ -23,6 +24,7 @@ from smac.expr import (
 from smac.locate import clip
 from smac.masks.band import form
 from smac.masks.base import Lane
+from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
@@ -41,7 +43,7 @@ SCHEDULES = {
 
 
 #: The lanes whose states one triton program carries in registers.
-MOST_LANES = {"chunked": 8, "linear": 1}
+MOST_LANES = {"chunked": 8, "linear": 4}
 
 
 def largest_chunk(target: str, itemsize: int) -> int:
@@ -128,7 +130,8 @@ def _factors_per_value(r: Request) -> str | None:
     found = r.mask.generators()
     if r.spec.contraction.channel != "P" or found is None:
         return None
-    for e in (e for x in (*found.lanes, *found.above) for e in (x.read, x.write)):
+    lanes = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
+    for e in (e for x in (*lanes, *found.above) for e in (x.read, x.write)):
         if "P" in r.spec.axes_of(e):
             return f"takes factors of rows and columns without P, found '{show(e)}'"
     return None
@@ -199,18 +202,32 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the target's templates cannot do yet."""
     if r.target != "triton":
         return None
-    most = 1 if x.channel else MOST_LANES[order]
-    if x.rank is not None and x.rank > most:
-        return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
+    chunks = order == "chunked"
+    most = 1 if x.channel and chunks else MOST_LANES[order]
+    if x.channel and chunks and x.above:
+        return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
+                "triton; use order='linear'")  # fmt: skip
+    if x.states > most:
+        return (f"takes a rank of at most {most} on target triton so far, found rank {x.states}; "
                 "use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)) and (order == "linear" or x.channel):
-        return ("takes no late lanes on target triton so far (strict, shift, what is above a "
-                "diagonal); use target='torch'")  # fmt: skip
+    if x.channel and chunks and (found := _beside_diagonal(r)):
+        return ("takes no factors of rows or columns beside a diagonal under a mask per "
+                f"{x.channel} on target triton, found '{show(found)}'; use order='linear'"
+                )  # fmt: skip
     widest = 256 if x.item == 2 else 128
-    if order == "chunked" and x.channel and channel_size(x) > widest:
+    if chunks and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
+
+
+def _beside_diagonal(r: Request) -> Expr | None:
+    """A factor of a lane with a state, where another lane is a diagonal: Q and K are that one's
+    too."""
+    lanes = _lanes(r)
+    kept = carried(lanes)
+    factors = (e for x in kept for e in (x.read, x.write) if e != ONE)
+    return next(factors, None) if len(kept) < len(lanes) else None
 
 
 def _lanes(r: Request) -> tuple[Lane, ...]:

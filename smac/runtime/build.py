@@ -95,7 +95,7 @@ def layout_for(spec: Spec, absent: frozenset[str], packed: bool = False) -> Layo
     carried = set(_spread(special, (c.Q, c.K, c.V, *mask.parameters())))
     carried |= {"B"} if packed else set()
     normalised = any("Z" in names(e) for _, e in special.output)
-    last = tuple(a for a in special.batch if ids and (
+    last = tuple(a for a in (*special.batch, "H", *special.groups) if ids and (
         a in special.input(ids[0]).axes or (packed and a == "B")))  # fmt: skip
     axes = (*special.batch, "H", "R", "N", "P")
     return Layout(axes, frozenset(carried - {"T", "S"}), generators.rank, normalised,

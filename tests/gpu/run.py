@@ -32,16 +32,20 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
-    "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"), "xpos": ("auto", "chunked", "chunks", "quadratic"),
-    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
+    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
+    "multiscale": ("chunked", "chunks", "quadratic", "linear"),
+    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
+    "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
+    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "log_linear": ("chunked", "chunks", "quadratic"),
-    "gamma_memory": ("chunked", "chunks", "quadratic"), "global_filter": ("quadratic", "fft"),
-    "hydra": ("chunked", "chunks", "segmented", "quadratic"), "lion": ("chunked", "quadratic"),
-    "low_rank": ("chunked", "chunks", "quadratic"), "mamba3": ("chunked", "chunks", "quadratic"),
-    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
-    "window": ("quadratic",),
+    "gamma_memory": ("chunked", "chunks", "quadratic", "linear"),
+    "global_filter": ("quadratic", "fft"),
+    "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "lion": ("chunked", "quadratic", "linear"),
+    "low_rank": ("chunked", "chunks", "quadratic", "linear"),
+    "mamba3": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "prefix_lm": ("chunked", "quadratic", "linear"), "rmt": ("quadratic",),
+    "rwkv6": ("chunked", "linear", "quadratic"), "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
 name = "{name}"
@@ -64,23 +68,28 @@ y = "{y}"
 #: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
 #: of a group, with a normaliser.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
-        "grouped_gla": ("chunked", "linear", "quadratic")}
+        "grouped_gla": ("chunked", "linear", "quadratic"),
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
     "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
                                        Q="exp(q)", y="Y / maximum(abs(Z), 1)").replace(
         'K = "k"', 'K = "exp(k)"'),
+    # A frequency that no gradient is taken of: chunks in 16 bits too.
+    "fixed_wave": _PER_CHANNEL.format(name="fixed_wave", heads="H", gate="H", mask="TS",
+                                      Q="q / sqrt(size(N))", y="Y").replace(
+        "= logsigmoid(g))", "= logsigmoid(g)) * wave(401.7)"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla", "hydra", "mamba3"}  # fmt: skip
-#: What is nonzero above the diagonal keeps no states.
-STATELESS = frozenset({"hydra"})
+                                 "multiscale", "gla", "hydra", "mamba3", "rwkv6"}  # fmt: skip
+#: Cells without states: what is above the diagonal keeps none, and a diagonal beside a mask per
+#: channel has none in chunks.
+STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "segmented"),
+                       ("hydra", "linear"), ("rwkv6", "chunked")})
 TWO = ("bfloat16", "float64")
-#: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
-TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -108,6 +117,9 @@ LARGE = (
     *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
       for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
       for order in ("chunked", "chunks")),
+    *(("rwkv6", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 64, 64), (330, 128, 128), (330, 16, 64))),
+    ("rwkv6", "linear", {"B": 1, "T": 330, "H": 2, "N": 64, "P": 64}),
     ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
@@ -125,13 +137,10 @@ PACKED = (
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
     ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("rwkv6", "chunked", "sweep", False), ("rwkv6", "linear", "tokens", True),
     ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
-Cell = tuple[str, str, str, dict[str, int], bool, str | None]
-#: What of a result says which cell it is.
-NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
-
 
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
@@ -176,11 +185,11 @@ def cells(only: str | None = None) -> list[Cell]:
     no = refused()
     made: list[Cell] = [
         (spec, order, dtype, sizes_of(spec),
-         spec not in TWO_TYPES | STATELESS and order not in ("quadratic", "fft")
-         and dtype in TWO, None)
+         spec not in TWO_TYPES and (spec, order) not in STATELESS
+         and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
-        and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
+        and dtype in (TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)
@@ -205,7 +214,7 @@ def run(cell: Cell) -> dict[str, Any]:
     spec, order, dtype, sizes, state, schedule = cell
     text = TEXTS.get(spec, spec)
     # Masks per channel by states: the hard decays too, resets among them.
-    special = spec == "gla" and order != "quadratic"
+    special = spec in ("gla", "rwkv6") and order != "quadratic"
     start = time.time()
     found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
              measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip

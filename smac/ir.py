@@ -219,7 +219,8 @@ class Kernel:
 
     `channel` is None, "N" or "P": the axis that the mask carries beside T and S.
     `entry` with `support` (kind "tiles"): L[t,s] over `At`/`Between` whose bases are `Name`s of
-    values; `lanes` (kinds "chunked", "recurrent"). `group`: the group axis of this kernel's values.
+    values; `runs`: those of them that never fall along T (kind "tiles"); `lanes` (kinds
+    "chunked", "recurrent"). `group`: the group axis of this kernel's values.
     Y and Z in `stores` are the read "Y" without its tail, and its tail.
     """
 
@@ -233,6 +234,7 @@ class Kernel:
     lane_grads: tuple[LaneGrad, ...] = ()
     entry: Expr | None = None
     support: Support | None = None
+    runs: tuple[str, ...] = ()
     gathers: tuple[Gather, ...] = ()
     stores: tuple[Store, ...] = ()
     channel: str | None = None

@@ -124,12 +124,15 @@ def state_buffers(p: Parts, *states: str) -> tuple[Buffer, ...]:
     """States (batch…, H, R, N, P) in the accumulator's type; axes nobody carries have length 1.
     Packed sequences take the place of B.
 
-    For masks that cut at ids, "last" / "last_out": the id before the first token, after the last.
+    For masks that cut at ids, "last" / "last_out": the id before the first token, after the last;
+    of each head where ids have heads.
     """
     batch = tuple(SEQ if p.packed and a == "B" else a for a in p.spec.batch)
     axes = (*batch, "H", "R", "N", "P")
+    ids = {a for s in p.scans[:1] for a in p.spec.input(s.source).axes} | {SEQ}
+    last = tuple(a for a in (*batch, "H", *p.spec.groups) if a in ids)
     return tuple(
-        Buffer(n, batch, "int", "state") if n.startswith("state.last")
+        Buffer(n, last, "int", "state") if n.startswith("state.last")
         else Buffer(n, axes, "acc", "state")
         for n in states
     )  # fmt: skip

@@ -107,9 +107,6 @@ def _no_moves(r: Request) -> str | None:
     if r.packed:
         return ("has lanes that read other tokens (reverse, shift) and do not know where a packed "
                 "sequence ends; use order='quadratic'")  # fmt: skip
-    if r.target == "triton":
-        return ("has lanes that read other tokens (reverse, shift), not on target triton so far; "
-                "use target='torch'")  # fmt: skip
     return None
 
 
@@ -274,8 +271,10 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     return "keeps no state between calls" if r.state else None
 
 
-def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) -> Iterator[int]:
-    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given."""
+def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
+           cover: bool = False) -> Iterator[int]:  # fmt: skip
+    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given.
+    `cover`: one that covers T stays a chunk, as it does where states are kept."""
     if way.order == "linear":
         if chunk is None:
             yield 1
@@ -284,7 +283,7 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) ->
     whole = max(least, 2 ** max(x.T - 1, 0).bit_length())  # the power of two that holds T
     if way.order == "quadratic":
         tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
-    elif r.state:
+    elif r.state or cover:
         tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device))}
     else:
         tried = {c for c in ([chunk] if chunk else _chunks(x, r, device)) if c < x.T}

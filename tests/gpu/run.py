@@ -20,6 +20,7 @@ import json
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
+    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
     "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
     "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
@@ -43,7 +45,7 @@ ORDERS = {
     "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "lion": ("chunked", "quadratic", "linear"),
     "low_rank": ("chunked", "chunks", "quadratic", "linear"),
-    "mamba3": ("chunked", "chunks", "quadratic", "linear"),
+    "mamba3": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "prefix_lm": ("chunked", "quadratic", "linear"), "rmt": ("quadratic",),
     "rwkv6": ("chunked", "linear", "quadratic"), "window": ("quadratic",),
 }  # fmt: skip
@@ -68,13 +70,18 @@ y = "{y}"
 #: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
 #: of a group, with a normaliser.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
-        "grouped_gla": ("chunked", "linear", "quadratic")}
+        "grouped_gla": ("chunked", "linear", "quadratic"),
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
     "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
                                        Q="exp(q)", y="Y / maximum(abs(Z), 1)").replace(
         'K = "k"', 'K = "exp(k)"'),
+    # A frequency that no gradient is taken of: chunks in 16 bits too.
+    "fixed_wave": _PER_CHANNEL.format(name="fixed_wave", heads="H", gate="H", mask="TS",
+                                      Q="q / sqrt(size(N))", y="Y").replace(
+        "= logsigmoid(g))", "= logsigmoid(g)) * wave(401.7)"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
@@ -85,8 +92,6 @@ TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retne
 STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "segmented"),
                        ("hydra", "linear"), ("rwkv6", "chunked")})
 TWO = ("bfloat16", "float64")
-#: Backward, 16 bits are too few for the gradient of an angle: there the planner's own choice runs.
-TYPES = {("xpos", order): ("float32", "float64") for order in ("chunked", "chunks", "linear")}
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -164,6 +169,7 @@ def refusal(spec: str, order: str, dtype: str) -> str | None:
     return None
 
 
+@cache
 def refused() -> dict[tuple[str, str, str], str]:
     """(spec, order, dtype) of all that there might be, and why the planner takes none of it."""
     return {(s, o, d): why for s in {**ORDERS, **MORE} for o in WAYS for d in DTYPES
@@ -186,7 +192,7 @@ def cells(only: str | None = None) -> list[Cell]:
          and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
-        and dtype in TYPES.get((spec, order), TWO if spec in TWO_TYPES else DTYPES)
+        and dtype in (TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)
@@ -210,8 +216,8 @@ def run(cell: Cell) -> dict[str, Any]:
 
     spec, order, dtype, sizes, state, schedule = cell
     text = TEXTS.get(spec, spec)
-    # Masks per channel in chunks: the hard decays too, resets among them.
-    special = spec in ("gla", "rwkv6") and order == "chunked"
+    # Masks per channel by states: the hard decays too, resets among them.
+    special = spec in ("gla", "rwkv6") and order != "quadratic"
     start = time.time()
     found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
              measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip
@@ -221,7 +227,8 @@ def run(cell: Cell) -> dict[str, Any]:
 def digests() -> dict[str, str]:
     """sha256 of every file that decides what the kernels compute."""
     paths = [*ROOT.glob("templates/triton/*.jinja"), *ROOT.glob("smac/lower/*.py"),
-             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py"]  # fmt: skip
+             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py",
+             *(ROOT / f"smac/runtime/{n}.py" for n in ("direct", "player", "record", "tape"))]
     return {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in sorted(paths)}  # fmt: skip
 

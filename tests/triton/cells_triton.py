@@ -38,7 +38,8 @@ SHIPPED = {
 #: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
 PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
             "three_lanes", "hostile_names", "groups_everywhere", "xpos", "hydra", "mamba3",
-            "low_rank", "quasi", "gated_both_ways", "diagonals", "groups_both_ways")  # fmt: skip
+            "low_rank", "quasi", "mamba3_by_shift", "backwards", "gated_both_ways", "diagonals",
+            "groups_both_ways")  # fmt: skip
 #: Schedules that cells ask for by name, and their orders.
 SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
@@ -240,6 +241,8 @@ def cells() -> dict[str, Callable[[], float]]:
     add("ssd-segmented-T17", "ssd", "segmented", T=17, state=True)
     for spec in ("hydra", "quasi", "groups_both_ways", "diagonals"):
         add(f"{spec}-segmented-float64", spec, "segmented", T=70)
+    add("backwards-segmented-float64", "backwards", "segmented")
+    add("backwards-chunked-T1", "backwards", "chunked", T=1)
     add("mamba3-segmented-state", "mamba3", "segmented", state=True, T=70)
     for spec in ("factors", "three_lanes", "both_ways", "quasi"):
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
@@ -278,11 +281,13 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"circulant-fft-T{T}", "circulant", "fft", T=T)
         add(f"bidirectional_toeplitz-fft-T{T}", "bidirectional_toeplitz", "fft", T=T)
     add("toeplitz-fft-more-lags", "toeplitz", "fft", W=45)
+    add("documents_of_heads-chunked-state", "documents_of_heads", "chunked", state=True, B=2)
     packed = {"ends": (0, 37, 37, 38, 71)}
     for spec, order in (
         ("ssd", "chunked"), ("packed_ssd", "chunks"), ("linear_attention", "chunked"),
         ("multiscale", "chunked"), ("three_lanes", "chunks"), ("gla", "chunked"), ("gla", "linear"),
         ("ssd", "linear"), ("before_and_own", "chunks"),
+        ("documents_of_heads", "chunked"),
     ):  # fmt: skip
         short = {"ends": (0, 9, 9, 10, 17)} if order == "linear" else packed
         add(f"{spec}-{order}-packed-state", spec, order, state=True, **short)

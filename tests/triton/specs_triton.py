@@ -81,6 +81,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "document": (spec("document(ids)", 'ids = "B T"\n'), ("quadratic",)),
     "document_causal": (
         spec("document(ids) * causal()", 'ids = "B T"\n'), ("quadratic", "chunked", "linear")),
+    "documents_of_heads": (
+        spec("document(ids) * semiseparable(log_decay = a)", _DECAY + 'ids = "B T H"\n'),
+        ("quadratic", "chunked")),
     "both_ways": (
         spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
              _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked", "linear")),
@@ -109,6 +112,10 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "before_and_own": (
         spec("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
              _DECAY + 'u = "B T H"\n'), ("chunked", "linear")),
+    "backwards": (
+        spec("semiseparable(log_decay = a) "
+             "+ strict(reverse(row(r) * semiseparable(log_decay = a) * document(ids)))",
+             _DECAY + 'r = "B T H"\nids = "B T"\n'), ("chunked",)),
     "rwkv6": (
         spec("shift(semiseparable(log_decay = g), 't') + diagonal(u)",
              'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic", "chunked", "linear")),
@@ -124,7 +131,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mamba3_by_shift": (
         spec("col(c) * semiseparable(log_decay = a) "
              "+ shift(col(b) * semiseparable(log_decay = a), 's')",
-             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("chunked", "quadratic")),
     "factors": (
         spec("row(r) * col(c) * semiseparable(log_decay = a)",
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),

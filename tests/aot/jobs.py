@@ -22,6 +22,7 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v", "backward_grad_qk")),
     ("ssd", "chunked segmented", ("forward_segments_KV", "forward_join_KV")),
     ("packed_ssd", "chunked sweep", ("backward_grad_v",)),
+    ("hydra", "chunked chunks", ("forward_kernel",)),
     ("packed_ssd", "quadratic", ("forward_kernel",)),
     ("linear_attention", "chunked", ("forward_output", "backward_grad_q")),
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),

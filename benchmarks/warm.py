@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,10 +36,15 @@ _TUNING = (5, 20)
 
 def warm(chosen: Sequence[GpuCase], workers: int, seconds: float) -> float:
     """Compiles for `chosen` in `workers` processes, `seconds` at the most; the seconds it took."""
+    return spread("benchmarks.warm", json.dumps([c.name for c in chosen]), workers, seconds)
+
+
+def spread(module: str, text: str, workers: int, seconds: float) -> float:
+    """`python -m module SHARE WORKERS` for every share, `text` on stdin; the seconds it took."""
     began = time.monotonic()
-    names = json.dumps([c.name for c in chosen])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "FLA_CACHE_RESULTS": "0"}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.warm"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "FLA_CACHE_RESULTS": "0",
+           "SMAC_SELF_CHECK": "0"}  # what is not launched cannot be checked
+    command = [sys.executable, "-W", "ignore", "-m", module]
     children = [subprocess.Popen([*command, str(i), str(workers)], stdin=subprocess.PIPE, env=env,
                                  stdout=subprocess.DEVNULL, text=True,
                                  stderr=None if i == 0 else subprocess.DEVNULL)
@@ -47,7 +52,7 @@ def warm(chosen: Sequence[GpuCase], workers: int, seconds: float) -> float:
     try:
         for child in children:
             if child.stdin is not None:
-                child.stdin.write(names)
+                child.stdin.write(text)
                 child.stdin.close()
         for child in children:
             child.wait(max(0.0, began + seconds - time.monotonic()))
@@ -71,16 +76,26 @@ def quick_tuning() -> None:
     driver.active.get_benchmarker = lambda: bench
 
 
-def mine(name: str, args: Sequence[Any], share: int, of: int) -> bool:
-    """Whether a kernel at these arguments is in a process' share; all processes answer alike."""
-    return zlib.crc32(repr((name, [_told(a) for a in args])).encode()) % of == share
+def mine(key: Any, share: int, of: int) -> bool:
+    """Whether what is compiled under `key` is in a process' share; all processes answer alike."""
+    return zlib.crc32(repr(key).encode()) % of == share
 
 
-def _told(argument: Any) -> Any:
-    """What a kernel is specialised by, at least."""
+def special(kernel: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a kernel is compiled for at these arguments: run-time integers count by their kind."""
+    given = {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}
+    constants = {p.name for p in kernel.params if p.is_constexpr}
+    return kernel.fn.__module__, kernel.fn.__qualname__, [
+        (name, _told(x, name in constants or name not in kernel.arg_names))
+        for name, x in sorted(given.items())]  # fmt: skip
+
+
+def _told(argument: Any, exact: bool) -> Any:
     if isinstance(argument, torch.Tensor):
         return str(argument.dtype), argument.data_ptr() % 16 == 0
-    return argument if isinstance(argument, str | int | float | None) else repr(type(argument))
+    if isinstance(argument, int) and not isinstance(argument, bool) and not exact:
+        return argument == 1, argument % 16 == 0, abs(argument) < 2**31
+    return argument if isinstance(argument, str | int | float | None) else str(type(argument))
 
 
 def dry(share: int, of: Callable[[], int]) -> None:
@@ -91,9 +106,7 @@ def dry(share: int, of: Callable[[], int]) -> None:
     compile_or_launch = JITFunction.run
 
     def compiled(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        name = f"{self.fn.__module__}.{self.fn.__qualname__}"
-        told = [*args, *(x for item in sorted(kwargs.items(), key=str) for x in item)]
-        if not mine(name, told, share, of()):
+        if not mine(special(self, args, kwargs), share, of()):
             return None
         try:
             return compile_or_launch(self, *args, grid=grid, warmup=True, **kwargs)

@@ -23,7 +23,8 @@ ORDERS = ("auto", "quadratic", "chunked", "linear")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _SIZES = "sizes of axes, as T=4096 H=32; those left out come from the spec's [sizes]"
 #: Folders of the cache, and what lies there.
-_CACHED = (("src", "rendered sources"), ("tune", "tuning results"))
+_CACHED = (("src", "rendered sources"), ("tune", "tuning results"),
+           ("checked", "programs that were right at first use"), ("mismatch", "that were wrong"))
 _SPEC = "name of a shipped spec (see smac list), or path to a .toml"
 
 
@@ -356,6 +357,21 @@ def _doctor_torch(triton: bool) -> None:
     else:
         why = "plans and emits here; no GPU: check runs it interpreted"
     print(f"target triton  {why}")
+    if triton and torch.cuda.is_available():
+        _doctor_compiler(torch.cuda.get_device_capability()[0])
+
+
+def _doctor_compiler(arch: int) -> None:
+    """What is known to go wrong in this compiler on this GPU, and what SMAC does."""
+    from importlib import metadata
+
+    from smac.codegen.known_bad import that_apply
+
+    version = metadata.version("triton")
+    for k in that_apply(version, arch):
+        text = f"{k.pattern}: {k.goes_wrong}. SMAC: {k.instead}"
+        print(textwrap.fill(text, WIDTH, initial_indent=f"  known bad    {k.name}: ",
+                            subsequent_indent=" " * 15))  # fmt: skip
 
 
 if __name__ == "__main__":

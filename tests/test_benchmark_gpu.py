@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import namedtuple
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -375,13 +376,21 @@ def test_results_go_on_where_a_run_ended(tmp_path: Path) -> None:
 
 
 def test_processes_share_kernels_alike() -> None:
-    """Every kernel is in one share; the answer is the same in another process, and for a copy."""
+    """A kernel is in one share, that of each other call which is compiled to the same."""
+    param = namedtuple("param", "name is_constexpr")
+    kernel = SimpleNamespace(fn=warm.mine, arg_names=["p_x", "n", "C"],
+                             params=[param("p_x", False), param("n", False), param("C", True)])
+
+    def key(*args: Any, **kwargs: Any) -> Any:
+        return warm.special(kernel, args, kwargs)
+
     x = torch.zeros(8)
-    kernels = [("k", [x, n, 0.5, None, torch.float32]) for n in range(50)]
-    for name, args in kernels:
-        assert sum(warm.mine(name, args, i, 4) for i in range(4)) == 1
-    assert len({warm.mine(*k, 0, 4) for k in kernels}) == 2
-    assert warm.mine("k", [x, 3], 1, 4) == warm.mine("k", [x.clone(), 3], 1, 4)
+    assert key(x, 32, C=64) == key(x.clone(), 48, C=64) == key(x, n=16, C=64)
+    others = [key(x, 32, C=32), key(x, 33, C=64), key(x, 1, C=64), key(x.double(), 32, C=64),
+              key(x, 32, C=64, num_warps=8), key(x[1:], 32, C=64)]  # fmt: skip
+    assert len({str(k) for k in [*others, key(x, 32, C=64)]}) == 7
+    for n in range(50):
+        assert sum(warm.mine(("k", n), i, 4) for i in range(4)) == 1
 
 
 def test_few_processes_hold_large_cases() -> None:

@@ -173,6 +173,7 @@ def test_doctor_tells_versions(capsys: pytest.CaptureFixture[str]) -> None:
     for word in ("smac", "python", "torch", "triton", "templates", "cache"):
         assert re.search(rf"^{word} ", out, re.M)
     assert re.search(r"^  src +\d+ rendered sources$", out, re.M)
+    assert re.search(r"^  checked +\d+ programs that were right at first use$", out, re.M)
     assert re.search(r"^  tune +\d+ tuning results$", out, re.M)
 
 

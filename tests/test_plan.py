@@ -99,13 +99,14 @@ def test_late_lanes_and_those_above_the_diagonal_are_chunked(L: str, target: str
     assert masked(L, target, "chunked").order == "chunked"
 
 
-def test_other_tokens_and_time_backwards_are_for_torch() -> None:
+def test_time_backwards_is_walked_in_chunks() -> None:
     moved = "reverse(strict(row(k2) * decay(gamma)))"
     text = str(load("retnet")).replace('L = "decay(gamma)"', f'L = "{moved}"')
     spec = load(text.replace("[contraction]", 'k2 = "B T"\n[contraction]', 1))
     at: dict[str, Any] = {"dtype": "bfloat16", "sizes": {}}
     assert make(spec, **at, device="cpu", order="chunked").order == "chunked"
-    for order, why in (("linear", "has lanes that read other tokens (reverse, shift), not on"),
+    assert make(spec, **at, device="h100").order == "chunked"
+    for order, why in (("linear", "takes no late lanes on target triton so far"),
                        ("quadratic", "reads tokens from the end of T (reverse), not on target")):
         with pytest.raises(PlanError) as e:
             make(spec, **at, device="h100", target="triton", order=order)
@@ -194,12 +195,24 @@ def test_what_triton_lacks_is_listed_and_said() -> None:
         "a program holds it whole"
     )
     assert orders(plan("gla")) == {"quadratic", "linear", "chunked"}
-    assert orders(plan("multiscale")) == {"quadratic", "chunked"}
+    assert orders(plan("multiscale")) == {"quadratic", "chunked", "linear"}
     with pytest.raises(
         PlanError,
-        match=r"order='linear' takes a rank of at most 1 on target triton so far, found rank 2",
+        match=r"order='linear' takes a rank of at most 4 on target triton so far, found rank 6",
     ):
-        plan("multiscale", order="linear")
+        plan("log_linear", order="linear")
+    assert orders(plan("rwkv6")) == {"quadratic", "chunked", "linear"}
+    per_channel = str(load("rwkv6"))
+    for mask, why in (
+        ("strict(semiseparable(w)) + diagonal(u)", r"takes no factors of rows or columns beside a "
+         r"diagonal under a mask per N on target triton, found 'exp\(w\)'; use order='linear'"),
+        ("strict(transpose(semiseparable(w))) + diagonal(u)", "takes no mask per N that is nonzero "
+         "above the diagonal on target triton; use order='linear'"),
+    ):  # fmt: skip
+        changed = per_channel.replace('shift(semiseparable(w), "t") + diagonal(u)', mask)
+        assert changed != per_channel
+        with pytest.raises(PlanError, match=why):
+            make(load(changed), sizes={}, dtype="bfloat16", device="h100", order="chunked")
     with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'chunks'$"):
         plan("linear_attention", order="chunked", schedule="chunks")
     with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'segmented'"):

@@ -16,6 +16,38 @@ HOST_HELPERS = {
     fit = [d for d in range(1, min(counts) + 1)
            if programs // d >= 528 and not any(c % d for c in counts)]
     return max(fit, default=1)''',
+    "flip": '''def flip(x, dim):
+    """Each token from T - 1 - t."""
+    return x.flip(dim)''',
+    "flip_grad": '''def flip_grad(d, dim):
+    """What `flip` has read goes back."""
+    return d.flip(dim)''',
+    "ahead": '''def ahead(x, dim):
+    """Each token from the one ahead, the last from itself."""
+    n = x.shape[dim]
+    one = min(n, 1)
+    return torch.cat([x.narrow(dim, one, n - one), x.narrow(dim, n - one, one)], dim)''',
+    "ahead_grad": '''def ahead_grad(d, dim):
+    """What `ahead` has read goes back: one step on, and the last to itself."""
+    n = d.shape[dim]
+    one = min(n, 1)
+    back = torch.zeros_like(d)
+    back.narrow(dim, one, n - one).add_(d.narrow(dim, 0, n - one))
+    back.narrow(dim, n - one, one).add_(d.narrow(dim, n - one, one))
+    return back''',
+    "behind": '''def behind(x, dim):
+    """Each token from the one behind, the first from itself."""
+    n = x.shape[dim]
+    one = min(n, 1)
+    return torch.cat([x.narrow(dim, 0, one), x.narrow(dim, 0, n - one)], dim)''',
+    "behind_grad": '''def behind_grad(d, dim):
+    """What `behind` has read goes back: one step back, and the first to itself."""
+    n = d.shape[dim]
+    one = min(n, 1)
+    back = torch.zeros_like(d)
+    back.narrow(dim, 0, n - one).add_(d.narrow(dim, one, n - one))
+    back.narrow(dim, 0, one).add_(d.narrow(dim, 0, one))
+    return back''',
     "prefix_sums": '''def prefix_sums(log_decay, dim):
     """Sums of log decays over k < i in float64, and counts of resets (≤ -256), for i = 0 … T."""
     reset = log_decay <= -256.0

@@ -20,7 +20,6 @@ from smac.codegen.triton_sweeps import (
     DOT,
     draft_of,
     factor_texts,
-    lane_of,
     lane_sums,
     lane_texts,
     length,
@@ -106,7 +105,7 @@ def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
                    scratch: str) -> Launch:  # fmt: skip
     """Token by token; each program has its part of the sum over P (axis "_k" of the outs)."""
     kv, qg = both_carries(k)
-    lane = lane_of(k)
+    lane = k.lanes[grad.lane]
     n_p = length("P", value(k, kv.right).tail is not None)
     d = draft_of(k, name, layout, known,
                  [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, 16)")])  # fmt: skip
@@ -123,12 +122,15 @@ def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
         "v": d.operand(kv.right, {"T": t, "P": p}, cast=False),
         "q": d.operand(qg.left, {"T": late, "N": n}, cast=False),
         "dy": d.operand(qg.right, {"T": late, "P": p}, cast=False),
-        "states": saved_state(d, kv, state, 0),
-        "adjoints": saved_state(d, qg, state, 0),
+        "states": saved_state(d, kv, state, grad.lane) if lane.keeps else None,
+        "adjoints": saved_state(d, qg, state, grad.lane) if lane.keeps else None,
+        "late": lane.late, "keeps": lane.keeps,
     }  # fmt: skip
     x["scratch"] = d.scope.use(scratch).id
     write = f" * {x['col_factor']}" if x["col_factor"] else ""
-    tiles = {grad.decay: "b_past * b_R", grad.read: f"(b_past + b_k * b_v{write}) * b_read_by",
+    reads = f"b_k * b_v{write}" if not lane.keeps else "b_S" if lane.late else \
+        f"(b_past + b_k * b_v{write})"
+    tiles = {grad.decay: "b_past * b_R", grad.read: f"{reads} * b_read_by",
              grad.write: "b_k * b_v * b_R"}  # fmt: skip
     sums = {None: "tl.sum(tl.sum({}, 1), 0)", "N": "tl.sum({}, 1)", "P": "tl.sum({}, 0)"}
     x["outs"] = [(identifier(o), sums[k.channel].format(tile))

@@ -38,8 +38,8 @@ def add_step(host: Host, step: Step) -> None:
         _join(host, step)
         return
     if isinstance(step, Move):
-        raise CodegenError(f"triton: '{step.out}' is an input at other tokens; the planner keeps "
-                           "such masks to target torch")  # fmt: skip
+        _move(host, step)
+        return
     name = f"{host.program.name}_{step.name if step.name != host.program.name else 'kernel'}"
     if step.kind == "pointwise":
         put_stores(host, name, {v.name: v for v in step.values}, step.stores)
@@ -80,6 +80,18 @@ def _scan(host: Host, s: Scan) -> None:
     ends = ", cu_seqlens" if host.layout.packed else ""
     host.lines.append(f"{out} = {scan}({source}, {dim}, {last}, {s.fn == 'runs'}{ends})")
     host.made.add(s.out)
+
+
+def _move(host: Host, m: Move) -> None:
+    """A copy of a tensor at other tokens; backward, its gradient added where it was read."""
+    name, at = f"{m.fn}_grad" if m.back else m.fn, host.known[m.source].axes.index("T")
+    host.helpers.add(name)
+    text = f"{name}({host.variables[m.source]}, {at})"
+    if m.back:
+        host.put(m.out, [text])
+        return
+    host.lines.append(f"{host.variables[m.out]} = {text}")
+    host.made.add(m.out)
 
 
 def _join(host: Host, j: Join) -> None:
@@ -158,7 +170,7 @@ def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
         made = _place(host, k, tuple(r.out for r in k.reads), "P" if channel == "N" else "N")
         host.launch(channel_sweep(host, k, name, made.targets, ready))
     else:
-        grads = tuple(g.decay for g in k.lane_grads if g.decay is not None)
+        grads = tuple(n for g in k.lane_grads for n in g.outs)
         made = _place(host, k, (*(r.out for r in k.reads), *grads), channel)
         host.launch(channel_chunks(host, k, name, made.targets, ready))
     return made.left(host)

@@ -186,7 +186,7 @@ def factor_texts(d: Draft, lane: LaneIR, frame: Frame, reverse: bool) -> dict[st
 def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
               targets: list[Target]) -> Launch:  # fmt: skip
     """The read of `k`, token by token."""
-    (read, carry), lane = read_of(k), lane_of(k)
+    read, carry = read_of(k)
     contracted, kept, c_name, k_name = sides(read.over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
@@ -200,9 +200,14 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     side_c: Frame = {"T": t, contracted: Ix("o_c", 0, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
     out: Frame = {"T": t, kept: Ix("o_k", 0, "m_k", 0, "BK")}
-    x = {**sides_texts(contracted, kept, tail, carry.reverse),
-         **state_texts(d, carry, contracted, 0)}  # fmt: skip
-    x |= lane_texts(d, lane, {**side_c, **side_k}, 2, carry.reverse)
+    x = sides_texts(contracted, kept, tail, carry.reverse)
+    bare = Carry(carry.name, carry.left, carry.right)
+    x["lanes"] = [
+        {"n": str(i or ""), "late": lane.late, "keeps": lane.keeps,
+         **state_texts(d, carry if lane.keeps else bare, contracted, i),
+         **lane_texts(d, lane, {**side_c, **side_k}, 2, carry.reverse)}
+        for i, lane in enumerate(k.lanes) if lane.upper == carry.upper
+    ]  # fmt: skip
     x |= {
         "read": identifier(read.out), "operand": d.operand(read.operand, side_c, cast=False),
         "left": d.operand(c_name, side_c, cast=False),

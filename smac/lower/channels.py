@@ -114,7 +114,7 @@ def _named(k: Kernel) -> str:
 
 
 def _outs(k: Kernel) -> tuple[str, ...]:
-    return (*(r.out for r in k.reads), *(g.decay for g in k.lane_grads if g.decay is not None))
+    return (*(r.out for r in k.reads), *(n for g in k.lane_grads for n in g.outs))
 
 
 def _axes(order: Order, out: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from smac.expr import (
 from smac.ir import Gather, LaneIR, Move, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
 from smac.masks.lanes import carried, turned
+from smac.masks.make import mul
 from smac.plan.types import Request
 from smac.spec import Spec
 
@@ -198,9 +199,10 @@ def lanes_of(
             values.append(Value(f"reset{i}", replaced, axes.of(replaced), "int"))
             reset = f"reset{i}"
         kept = keeps(x)
+        read, write = (x.read, x.write) if kept else (mul(x.read, x.write), ONE)
         return LaneIR(
             value(f"a{i}", x.log_decay, ZERO) if kept else None, reset,
-            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
+            value(f"c{i}", read, ONE), value(f"b{i}", write, ONE), x.late,
             upper=both and i >= len(generators.lanes), keeps=kept,
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from smac.expr import (
     MOVE_FUNCTIONS,
+    ONE,
     At,
     Between,
     Call,
@@ -23,6 +24,7 @@ from smac.expr import (
 from smac.locate import clip
 from smac.masks.band import form
 from smac.masks.base import Lane
+from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
@@ -41,7 +43,7 @@ SCHEDULES = {
 
 
 #: The lanes whose states one triton program carries in registers.
-MOST_LANES = {"chunked": 8, "linear": 1}
+MOST_LANES = {"chunked": 8, "linear": 4}
 
 
 def largest_chunk(target: str, itemsize: int) -> int:
@@ -105,9 +107,6 @@ def _no_moves(r: Request) -> str | None:
     if r.packed:
         return ("has lanes that read other tokens (reverse, shift) and do not know where a packed "
                 "sequence ends; use order='quadratic'")  # fmt: skip
-    if r.target == "triton":
-        return ("has lanes that read other tokens (reverse, shift), not on target triton so far; "
-                "use target='torch'")  # fmt: skip
     return None
 
 
@@ -131,7 +130,8 @@ def _factors_per_value(r: Request) -> str | None:
     found = r.mask.generators()
     if r.spec.contraction.channel != "P" or found is None:
         return None
-    for e in (e for x in (*found.lanes, *found.above) for e in (x.read, x.write)):
+    lanes = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
+    for e in (e for x in (*lanes, *found.above) for e in (x.read, x.write)):
         if "P" in r.spec.axes_of(e):
             return f"takes factors of rows and columns without P, found '{show(e)}'"
     return None
@@ -202,18 +202,32 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the target's templates cannot do yet."""
     if r.target != "triton":
         return None
-    most = 1 if x.channel else MOST_LANES[order]
-    if x.rank is not None and x.rank > most:
-        return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
+    chunks = order == "chunked"
+    most = 1 if x.channel and chunks else MOST_LANES[order]
+    if x.channel and chunks and x.above:
+        return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
+                "triton; use order='linear'")  # fmt: skip
+    if x.states > most:
+        return (f"takes a rank of at most {most} on target triton so far, found rank {x.states}; "
                 "use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)) and (order == "linear" or x.channel):
-        return ("takes no late lanes on target triton so far (strict, shift, what is above a "
-                "diagonal); use target='torch'")  # fmt: skip
+    if x.channel and chunks and (found := _beside_diagonal(r)):
+        return ("takes no factors of rows or columns beside a diagonal under a mask per "
+                f"{x.channel} on target triton, found '{show(found)}'; use order='linear'"
+                )  # fmt: skip
     widest = 256 if x.item == 2 else 128
-    if order == "chunked" and x.channel and channel_size(x) > widest:
+    if chunks and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
+
+
+def _beside_diagonal(r: Request) -> Expr | None:
+    """A factor of a lane with a state, where another lane is a diagonal: Q and K are that one's
+    too."""
+    lanes = _lanes(r)
+    kept = carried(lanes)
+    factors = (e for x in kept for e in (x.read, x.write) if e != ONE)
+    return next(factors, None) if len(kept) < len(lanes) else None
 
 
 def _lanes(r: Request) -> tuple[Lane, ...]:
@@ -257,8 +271,10 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     return "keeps no state between calls" if r.state else None
 
 
-def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) -> Iterator[int]:
-    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given."""
+def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
+           cover: bool = False) -> Iterator[int]:  # fmt: skip
+    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given.
+    `cover`: one that covers T stays a chunk, as it does where states are kept."""
     if way.order == "linear":
         if chunk is None:
             yield 1
@@ -267,7 +283,7 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) ->
     whole = max(least, 2 ** max(x.T - 1, 0).bit_length())  # the power of two that holds T
     if way.order == "quadratic":
         tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
-    elif r.state:
+    elif r.state or cover:
         tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device))}
     else:
         tried = {c for c in ([chunk] if chunk else _chunks(x, r, device)) if c < x.T}

@@ -46,6 +46,11 @@ def replanned(plan: Plan, config: Config) -> Plan:
     if config == plan.config:
         return plan
     r = plan.request
+    item, columns = ITEMSIZE[r.dtype], config.tiles.columns
+    if columns is not None and columns not in OTHER_COLUMNS[item]:
+        due = " or ".join(map(str, OTHER_COLUMNS[item]))
+        raise PlanError(f"{r.spec.name}: found tiles of {columns} columns in {r.dtype}; "
+                        f"expected {due}: narrower ones are not safe, wider ones do not fit")
     whole = config.order != "linear"
     made = make(plan.asked or r.spec, sizes=dict(r.sizes), dtype=r.dtype, device=r.device,
                 target=r.target, order=config.order, schedule=config.schedule,

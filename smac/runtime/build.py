@@ -18,6 +18,7 @@ from smac.runtime.options import Options
 from smac.runtime.packed import count
 from smac.runtime.state import Layout
 from smac.runtime.validate import Signature, check_lags, id_inputs, operand_dtype
+from smac.runtime.warm import prepare
 from smac.spec import Spec, specialise
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     layout = layout_for(spec, absent, n > 0) if state else None
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
     target = devices.target_for(device, options.target)
+    if target == "triton" and device.type == "cuda":
+        prepare()
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in sizes.items()}
@@ -55,7 +58,8 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
                 special.batch, layout, _ends_here(special) if state else None, step,
                 n)  # fmt: skip
-    return Launcher(cell, make(False), lambda: make(True), options.precision)
+    return Launcher(cell, make(False), lambda: make(True),
+                    options.precision_in(devices.dtype_named(dtype)))  # fmt: skip
 
 
 def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, device: str,

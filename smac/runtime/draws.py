@@ -1,7 +1,8 @@
 """Tensors that suit a spec, drawn for trials and self-tests: finite outputs, decays that shrink.
 
 Values lie in ±(0.1, 0.9): below 0 where a log decay would grow otherwise, of any sign in Q, K and V
-of a spec without normaliser (a sum of any signs is no divisor), above 0 elsewhere.
+of a spec without normaliser (a sum of any signs is no divisor), above 0 elsewhere. What suits every
+spec is not known beforehand, so there are several ways to draw (`WAYS`), the first the best.
 
 Non-goals: hard values and layouts (smac/testing/inputs.py).
 """
@@ -20,20 +21,19 @@ from smac.reference.values import Scope, Value, evaluate
 from smac.runtime.validate import id_inputs
 from smac.spec import Spec
 
+#: Whether Q, K and V have any sign; whether all that a mask reads is below 0.
+WAYS = ((True, False), (False, False), (True, True), (False, True))
 #: Small lengths at which log decays are looked at.
 SMALL = {"B": 2, "H": 4, "N": 5, "P": 3, "G": 2}
 
 
 def draw(spec: Spec, mask: Mask, sizes: Mapping[str, int], dtypes: Mapping[str, torch.dtype],
-         device: torch.device, seed: int = 0,
-         signed: bool = True) -> dict[str, Tensor]:  # fmt: skip
-    """The inputs of a specialised spec, by name: the same for the same seed on any device.
-
-    `signed`: Q, K and V may have any sign; a caller whose outputs are not finite tries without."""
+         device: torch.device, way: int = 0, seed: int = 0) -> dict[str, Tensor]:  # fmt: skip
+    """The inputs of a specialised spec, by name: the same for the same seed on any device."""
     g = torch.Generator().manual_seed(seed)
     length = {**sizes, "S": sizes["T"]}
     made = {}
-    for name, axes, kind in kinds(spec, mask, signed):
+    for name, axes, kind in kinds(spec, mask, way):
         shape = [length[a] for a in axes]
         if kind == "ids":
             along = [-1 if a == "T" else 1 for a in axes]
@@ -47,9 +47,11 @@ def draw(spec: Spec, mask: Mask, sizes: Mapping[str, int], dtypes: Mapping[str, 
     return made
 
 
-def kinds(spec: Spec, mask: Mask, signed: bool) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def kinds(spec: Spec, mask: Mask, way: int) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Name and axes of every input, and how it is drawn: ids, signed, negative or positive."""
-    ids, below = id_inputs(spec.contraction.L), negative(spec, mask)
+    signed, whole = WAYS[way]
+    read = frozenset(n for e in mask.parameters() for n in names(e))
+    ids, below = id_inputs(spec.contraction.L), read if whole else negative(spec, mask)
     free = _operands(spec, mask) if signed else frozenset()
     for i in spec.inputs:
         yield i.name, i.axes, ("ids" if i.name in ids else "signed" if i.name in free else

@@ -39,6 +39,10 @@ class Options:
         if not isinstance(self.schedule, str):
             raise PlanError(f"schedule: found {self.schedule!r}; expected a name, or auto")
 
+    def precision_in(self, dtype: str) -> str:
+        """How products in `dtype` are computed: of float64, some compilers take no other."""
+        return "ieee" if dtype == "float64" else self.precision
+
     def __str__(self) -> str:
         """Only what differs from the defaults, as keywords: ", order='linear'"."""
         return "".join(f", {f.name}={getattr(self, f.name)!r}" for f in fields(self)

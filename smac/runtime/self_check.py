@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +23,14 @@ from torch import Tensor
 
 from smac.errors import CodegenError, PlanError
 from smac.plan.space import replanned
-from smac.runtime import device as devices
 from smac.runtime.build import planned
 from smac.runtime.cache import Key, Remembered
 from smac.runtime.held import tolerance
-from smac.runtime.job import Case, Job, in_config, misfit, truth
+from smac.runtime.job import Case, Job, case, misfit, truth
 from smac.runtime.mismatch import reproducer, write
 from smac.runtime.options import Options
 from smac.runtime.tune import device_name, versions
-from smac.runtime.warm import without_memory
+from smac.runtime.warm import compiling, without_memory
 from smac.spec import Spec
 
 if TYPE_CHECKING:
@@ -45,11 +44,13 @@ VARIABLE = "SMAC_SELF_CHECK"
 ROWS = 64
 
 
-def due(launcher: Launcher) -> bool:
-    """Whether a launcher's kernels come from a compiler for a real GPU."""
-    cell = launcher.cell
-    return (launcher.target == "triton" and cell.device.type == "cuda" and not cell.empty
-            and not devices.interpreted())  # fmt: skip
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny case, the launcher that is to be right on it, and what is right."""
+
+    launcher: Launcher
+    case: Case
+    exact: list[Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -72,33 +73,34 @@ class FirstUse:
 
         Raises CodegenError where its results are wrong."""
         key = _key(launcher, runnable)
-        if torch.cuda.is_current_stream_capturing() or RESULTS.read(key) is not None:
+        if capturing() or RESULTS.read(key) is not None:
             return
-        pending = launcher.compile(runnable, self._tensors(launcher))
-        if os.environ.get(VARIABLE, "1") != "0":
-            self.check(launcher, runnable)
+        wanted, tiny = os.environ.get(VARIABLE, "1") != "0", None
+        with compiling(quiet=True) if launcher.compiled else nullcontext():
+            launcher.compile(runnable, self._tensors(launcher))
+            if wanted:
+                tiny = self.tiny(launcher, runnable)
+        if tiny is not None:
+            self.judge(launcher, runnable, tiny)
             RESULTS.write(key, {"name": self.spec.name, "program": runnable.program.name})
-        wait(pending)  # what could not be compiled says so when it is launched
 
-    def check(self, launcher: Launcher, runnable: Runnable) -> None:
-        """Hold `runnable` to the torch target; CodegenError where it is wrong."""
-        mode = torch.cuda.get_sync_debug_mode() if torch.cuda.is_available() else 0
-        try:
-            if mode:
-                torch.cuda.set_sync_debug_mode(0)
-            with torch.inference_mode(False), torch.no_grad():
-                made, wrong = self._compared(launcher, runnable)
-        except PlanError as e:  # of the tiny case, or of the torch target
-            log.warning("%s: its kernels are used unchecked: %s", self.spec.name, e)
-            return
-        finally:
-            if mode:
-                torch.cuda.set_sync_debug_mode(mode)
+    def judge(self, launcher: Launcher, runnable: Runnable, tiny: Tiny) -> None:
+        """Hold the tiny case to the torch target; CodegenError where it is off."""
+        with _undisturbed():
+            wrong = misfit(tiny.case, tiny.launcher, tiny.exact)
         if wrong is not None:
-            raise self._refusal(launcher, runnable, made, wrong)
+            raise self._refusal(launcher, runnable, tiny.case, wrong)
 
-    def _compared(self, launcher: Launcher, runnable: Runnable) -> tuple[Case, str | None]:
-        """The tiny case, and what is wrong on it, in words."""
+    def tiny(self, launcher: Launcher, runnable: Runnable) -> Tiny | None:
+        """A tiny case for `runnable`, its kernels asked for; None where there is none (logged)."""
+        try:
+            with _undisturbed():
+                return self._tiny(launcher, runnable)
+        except PlanError as e:  # of these sizes, or of the torch target
+            log.warning("%s: its kernels are used unchecked: %s", self.spec.name, e)
+            return None
+
+    def _tiny(self, launcher: Launcher, runnable: Runnable) -> Tiny:
         backward = runnable is not launcher.runnable
         plan = launcher.backward_plan if backward else launcher.plan
         assert plan is not None
@@ -108,12 +110,12 @@ class FirstUse:
         tiny = tiny_sizes(dict(r.sizes), plan.chunk, r.spec.groups)
         job = Job(str(self.spec), options, tiny, dtypes, str(launcher.cell.device), r.state,
                   min(r.sequences, 2), backward)  # fmt: skip
+        first = case(job)  # compiled while the truth is found
+        small = first.launcher(_like(plan))
+        small.compile(small.backward_program() if backward else small.runnable,
+                      first.tensors(small))  # fmt: skip
         # The truth on the CPU: no library of the GPU is loaded for a tiny product.
-        made, exact = truth(job, on="cpu")
-        small = made.launcher(in_config(plan.config, backward))
-        wait(small.compile(small.backward_program() if backward else small.runnable,
-                           made.tensors(small)))  # fmt: skip
-        return made, misfit(made, small, exact)
+        return Tiny(small, *truth(job, on="cpu"))
 
     def _tensors(self, launcher: Launcher) -> list[Tensor]:
         """The call's tensors as a launcher takes them, without their memory."""
@@ -153,6 +155,38 @@ class FirstUse:
             return own if chosen is None else replanned(own, chosen.config)
 
         return plan(False), plan(True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No gradients are recorded, and waiting for the GPU is no error, whatever the caller set."""
+    mode = torch.cuda.get_sync_debug_mode() if torch.cuda.is_available() else 0
+    if mode:
+        torch.cuda.set_sync_debug_mode(0)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        if mode:
+            torch.cuda.set_sync_debug_mode(mode)
+
+
+def _like(plan: Plan) -> Callable[[Plan], Plan]:
+    """A choice for `launcher_for`: what `plan` is, lengths of segments and all, for they are
+    printed; in the other direction the planner's."""
+
+    def choose(p: Plan) -> Plan:
+        if p.request.backward != plan.request.backward:
+            return p
+        found = replanned(p, plan.config)
+        return replace(found, chosen=replace(found.chosen, segment=plan.chosen.segment))
+
+    return choose
+
+
+def capturing() -> bool:
+    """Whether launches go into a CUDA graph, where nothing else may run."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _key(launcher: Launcher, runnable: Runnable) -> Key:

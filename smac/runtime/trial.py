@@ -22,6 +22,7 @@ import torch
 from smac.errors import SmacError
 from smac.plan.config import Config
 from smac.runtime.job import Case, Job, case, in_config, misfit, truth
+from smac.runtime.warm import compiling
 
 MARK = "smac-trial "
 #: Seconds that one configuration is timed for at most, and repetitions.
@@ -37,8 +38,8 @@ def compiled(made: Case, config: Config) -> None:
     """Compile what `config` would launch."""
     launcher = made.launcher(in_config(config, made.job.backward))
     runnable = launcher.backward_program() if made.job.backward else launcher.runnable
-    for done in launcher.compile(runnable, made.tensors(launcher)):
-        done.result()
+    with compiling():
+        launcher.compile(runnable, made.tensors(launcher))
 
 
 def tried(made: Case, exact: Any, config: Config) -> tuple[str, float | None]:

@@ -13,8 +13,9 @@ SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 ENDS = (0, 130, 130, 131, 300)
 
 
-def _trial(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule: str = "auto",
-           chunk: int | None = None, state: bool = False, special: bool = False) -> Any:
+def trial_of(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule: str = "auto",
+             chunk: int | None = None, state: bool = False, special: bool = False,
+             seed: int = 0) -> Any:  # fmt: skip
     """The op and its inputs on the GPU, where what a kernel fails to write is NaN, not luck.
 
     `spec`: a name or TOML text; `order` may be a schedule."""
@@ -33,7 +34,8 @@ def _trial(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule
     op = smac.compile(spec, target="triton", order=order, schedule=schedule, chunk=chunk)
     have = {a for i in op.spec.inputs for a in i.axes}
     wanted = complete(op.spec, {a: n for a, n in sizes.items() if a in have})
-    cell = Cell("triton", order, dtype, wanted, layout="strided", state=state, special=special)
+    cell = Cell("triton", order, dtype, wanted, layout="strided", state=state, special=special,
+                seed=seed)  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Trial(op, cell, recipe(op.spec), device)
 
@@ -45,7 +47,7 @@ def values(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool
 
     from smac.testing.properties import ours, values_and_gradients
 
-    trial = _trial(spec, order, dtype, sizes, state=state, special=special)
+    trial = trial_of(spec, order, dtype, sizes, state=state, special=special)
     found, steep = values_and_gradients(trial)
     one, two = (ours(trial) for _ in range(2))
     if not all(torch.equal(a, b) for k in range(2) for a, b in zip(one[k], two[k], strict=True)):
@@ -62,8 +64,8 @@ def packed(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool
 
     from smac.testing.properties import packed
 
-    trial = _trial(spec, order, dtype, sizes, schedule=schedule,
-                   chunk=None if order == "linear" else 32)  # fmt: skip
+    trial = trial_of(spec, order, dtype, sizes, schedule=schedule,
+                     chunk=None if order == "linear" else 32)  # fmt: skip
     op = trial.op
     packed(trial, state)
     ends = torch.tensor(ENDS, device="cuda", dtype=torch.int32)

@@ -34,9 +34,10 @@ START_S = 300.0
 
 @dataclass(frozen=True)
 class Died:
-    """What became of a job that gave no answer."""
+    """What became of a job that gave no answer; `raised`: an exception, no crash and no hang."""
 
     why: str
+    raised: bool = False
 
 
 class _Worker:
@@ -118,22 +119,26 @@ def sources() -> str:
 
 
 def resumed(function: Callable[[Any], dict[str, Any]], jobs: Mapping[str, Any], keep: Path,
-            workers: int, limit_s: float, minutes: float | None) -> dict[str, dict[str, Any]]:
-    """Answers by the names of `jobs`; of one that died {"failed": why}. What `keep` holds of an
-    earlier run with the same sources is not run again, unless it failed; what there was no time
-    for is missing."""
+            workers: int, limit_s: float, minutes: float | None,
+            again: bool = True) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Answers by the names of `jobs`; of one that died {"failed": why, "raised": …}. What `keep`
+    holds of an earlier run with the same sources is not run again, nor, unless `again`, what failed
+    there; what there was no time for is missing."""
     until = None if minutes is None else time.monotonic() + 60 * minutes
     now, found = sources(), dict[str, dict[str, Any]]()
     for line in keep.read_text(encoding="utf-8").splitlines() if keep.exists() else ():
         kept = json.loads(line)
-        if kept["sources"] == now and kept["job"] in jobs and "failed" not in kept["answer"]:
+        if kept["sources"] == now and kept["job"] in jobs and (
+                not again or "failed" not in kept["answer"]):  # fmt: skip
             found[kept["job"]] = kept["answer"]
     names = {id(job): name for name, job in jobs.items()}
     todo = [job for name, job in jobs.items() if name not in found]
     keep.parent.mkdir(parents=True, exist_ok=True)
     with keep.open("a", encoding="utf-8") as out:
         for job, answer in each(function, todo, workers, limit_s, until):
-            made = {"failed": answer.why} if isinstance(answer, Died) else answer
+            made = answer
+            if isinstance(answer, Died):
+                made = {"failed": answer.why, "raised": answer.raised}
             name = names[id(job)]
             found[name] = made
             out.write(json.dumps({"job": name, "sources": now, "answer": made}) + "\n")
@@ -170,7 +175,7 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
         try:
             result = function(job)
         except Exception as e:
-            result = Died(f"{type(e).__name__}: {e}"[:600])
+            result = Died(f"{type(e).__name__}: {e}"[:600], raised=True)
         sound = _context_is_sound()
         pipe.send((sound, result))
         if not sound:

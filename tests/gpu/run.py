@@ -32,18 +32,20 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-    "toeplitz": ("quadratic", "fft"), "multiscale": ("chunked", "chunks", "segmented", "quadratic"),
-    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic"),
-    "xpos": ("auto", "chunked", "chunks", "segmented", "quadratic"),
-    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic"),
-    "log_linear": ("chunked", "chunks", "segmented", "quadratic"),
-    "gamma_memory": ("chunked", "chunks", "segmented", "quadratic"),
-    "global_filter": ("quadratic", "fft"), "hydra": ("chunked", "chunks", "segmented", "quadratic"),
-    "lion": ("chunked", "quadratic"), "low_rank": ("chunked", "chunks", "segmented", "quadratic"),
-    "mamba3": ("chunked", "chunks", "segmented", "quadratic"),
-    "prefix_lm": ("chunked", "quadratic"), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
-    "window": ("quadratic",),
+    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
+    "multiscale": ("chunked", "chunks", "quadratic", "linear"),
+    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
+    "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
+    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "log_linear": ("chunked", "chunks", "quadratic"),
+    "gamma_memory": ("chunked", "chunks", "quadratic", "linear"),
+    "global_filter": ("quadratic", "fft"),
+    "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "lion": ("chunked", "quadratic", "linear"),
+    "low_rank": ("chunked", "chunks", "quadratic", "linear"),
+    "mamba3": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "prefix_lm": ("chunked", "quadratic", "linear"), "rmt": ("quadratic",),
+    "rwkv6": ("chunked", "linear", "quadratic"), "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
 name = "{name}"
@@ -82,9 +84,11 @@ TEXTS = {
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla", "hydra", "mamba3"}  # fmt: skip
-#: What is nonzero above the diagonal keeps no states.
-STATELESS = frozenset({"hydra"})
+                                 "multiscale", "gla", "hydra", "mamba3", "rwkv6"}  # fmt: skip
+#: Cells without states: what is above the diagonal keeps none, and a diagonal beside a mask per
+#: channel has none in chunks.
+STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "segmented"),
+                       ("hydra", "linear"), ("rwkv6", "chunked")})
 TWO = ("bfloat16", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
@@ -113,6 +117,9 @@ LARGE = (
     *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
       for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
       for order in ("chunked", "chunks")),
+    *(("rwkv6", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 64, 64), (330, 128, 128), (330, 16, 64))),
+    ("rwkv6", "linear", {"B": 1, "T": 330, "H": 2, "N": 64, "P": 64}),
     ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
@@ -130,13 +137,10 @@ PACKED = (
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
     ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("rwkv6", "chunked", "sweep", False), ("rwkv6", "linear", "tokens", True),
     ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
-Cell = tuple[str, str, str, dict[str, int], bool, str | None]
-#: What of a result says which cell it is.
-NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
-
 
 #: How "chunked" and its like of ORDERS are asked for: order and schedule.
 WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
@@ -181,8 +185,8 @@ def cells(only: str | None = None) -> list[Cell]:
     no = refused()
     made: list[Cell] = [
         (spec, order, dtype, sizes_of(spec),
-         spec not in TWO_TYPES | STATELESS and order not in ("quadratic", "fft")
-         and dtype in TWO, None)
+         spec not in TWO_TYPES and (spec, order) not in STATELESS
+         and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
         if (spec, order, dtype) not in no
         and dtype in (TWO if spec in TWO_TYPES else DTYPES)
@@ -209,8 +213,8 @@ def run(cell: Cell) -> dict[str, Any]:
 
     spec, order, dtype, sizes, state, schedule = cell
     text = TEXTS.get(spec, spec)
-    # Masks per channel in chunks: the hard decays too, resets among them.
-    special = spec == "gla" and order == "chunked"
+    # Masks per channel by states: the hard decays too, resets among them.
+    special = spec in ("gla", "rwkv6") and order != "quadratic"
     start = time.time()
     found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
              measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip
@@ -220,7 +224,8 @@ def run(cell: Cell) -> dict[str, Any]:
 def digests() -> dict[str, str]:
     """sha256 of every file that decides what the kernels compute."""
     paths = [*ROOT.glob("templates/triton/*.jinja"), *ROOT.glob("smac/lower/*.py"),
-             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py"]  # fmt: skip
+             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py",
+             *(ROOT / f"smac/runtime/{n}.py" for n in ("direct", "player", "record", "tape"))]
     return {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in sorted(paths)}  # fmt: skip
 

@@ -39,6 +39,19 @@ def test_every_cell_on_the_gpu() -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_calls_are_played_captured_and_compiled() -> None:
+    """Tapes, CUDA graphs and torch.compile have the bits of eager calls; opcheck finds nothing."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "benchmarks.calls", "--check"], text=True,
+                          capture_output=True, check=False, cwd=HERE.parents[1])  # fmt: skip
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
 def test_changes_since_the_last_green_run_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,9 +112,9 @@ def test_a_pool_outlives_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names = ("a", "crash", "b", "hang", "raise", "c")
     found = pool.resumed(job, {n: n for n in names}, keep, 1, 2.0, None)
     assert {n: found[n]["made"] for n in "abc"} == {"a": "A", "b": "B", "c": "C"}
-    assert found["crash"] == {"failed": "the process died with exit code 7"}
-    assert found["hang"] == {"failed": "ran past 2 s"}
-    assert found["raise"] == {"failed": "ValueError: no such thing"}
+    assert found["crash"] == {"failed": "the process died with exit code 7", "raised": False}
+    assert found["hang"] == {"failed": "ran past 2 s", "raised": False}
+    assert found["raise"] == {"failed": "ValueError: no such thing", "raised": True}
     assert found["a"]["pid"] != found["b"]["pid"]  # the crash was between them
     again = pool.resumed(job, {n: n for n in ("a", "raise", "d")}, keep, 1, 2.0, None)
     assert again["a"] == found["a"]

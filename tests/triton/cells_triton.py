@@ -38,7 +38,8 @@ SHIPPED = {
 #: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
 PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
             "three_lanes", "hostile_names", "groups_everywhere", "xpos", "hydra", "mamba3",
-            "low_rank", "quasi", "gated_both_ways", "diagonals", "groups_both_ways")  # fmt: skip
+            "low_rank", "quasi", "mamba3_by_shift", "backwards", "gated_both_ways", "diagonals",
+            "groups_both_ways")  # fmt: skip
 #: Schedules that cells ask for by name, and their orders.
 SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
@@ -194,6 +195,25 @@ def same_bits(spec: str, order: str) -> float:
     return 0.0
 
 
+def as_in_16_bits(spec: str, order: str, **sizes: int) -> float:
+    """A cell in float64 by the code of 16-bit types, which adds up paths by differences."""
+    from smac.codegen import triton
+
+    real, exact = triton.tidy, "EXACT=op.itemsize >= 4"
+    texts: list[str] = []
+
+    def tidy(text: str) -> str:
+        texts.append(real(text))
+        return texts[-1].replace(exact, "EXACT=False")
+
+    triton.tidy = tidy
+    try:
+        error = cell(spec, order, **sizes)
+    finally:
+        triton.tidy = real
+    return error if any(exact in t for t in texts) else math.inf
+
+
 def cells() -> dict[str, Callable[[], float]]:
     """Every cell by name."""
     made: dict[str, Callable[[], float]] = {}
@@ -202,7 +222,8 @@ def cells() -> dict[str, Callable[[], float]]:
         made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
 
     for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
-        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1")
+        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1", "both_ways",
+                "before_and_own")  # fmt: skip
         for order in orders:
             short = {"T": 19} if spec in wide and order != "chunked" else {}
             more = MANY if (spec, order) in CROWDED else {}
@@ -220,6 +241,8 @@ def cells() -> dict[str, Callable[[], float]]:
     add("ssd-segmented-T17", "ssd", "segmented", T=17, state=True)
     for spec in ("hydra", "quasi", "groups_both_ways", "diagonals"):
         add(f"{spec}-segmented-float64", spec, "segmented", T=70)
+    add("backwards-segmented-float64", "backwards", "segmented")
+    add("backwards-chunked-T1", "backwards", "chunked", T=1)
     add("mamba3-segmented-state", "mamba3", "segmented", state=True, T=70)
     for spec in ("factors", "three_lanes", "both_ways", "quasi"):
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
@@ -233,17 +256,20 @@ def cells() -> dict[str, Callable[[], float]]:
                         ("gla", "linear"), ("linear_attention", "linear"), ("gla", "chunked"),
                         ("channel_gated", "chunked"), ("channel_normalised", "chunked"),
                         ("channel_groups", "chunked"), ("mamba3", "chunked"),
-                        ("before_and_own", "chunked")):  # fmt: skip
+                        ("before_and_own", "chunked"), ("strict_channel", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-state", spec, order, state=True)
+    add("rwkv6-linear-state", "rwkv6", "linear", state=True, T=36, H=1)
     for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("toeplitz", "fft"),
                         ("gla", "linear"), ("packed_ssd", "quadratic"),
                         ("linear_attention", "chunked"), ("gla", "chunked"),
-                        ("channel_p", "chunked"), ("quasi", "chunked")):  # fmt: skip
+                        ("channel_p", "chunked"), ("quasi", "chunked"),
+                        ("rwkv6", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
     add("fast_wave-chunked-float32", "fast_wave", "chunked", torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
                         ("three_lanes", "chunked"), ("gla", "chunked"), ("channel_p", "chunked"),
                         ("channel_documents", "chunked"), ("quasi", "chunked"),
+                        ("rwkv6", "chunked"), ("late_per_value", "chunked"),
                         ("window_decay", "quadratic"), ("channel_p", "quadratic")):  # fmt: skip
         add(f"{spec}-{order}-special", spec, order, special=True, T=40)
     for T in (0, 1, 16, 17):
@@ -265,7 +291,8 @@ def cells() -> dict[str, Callable[[], float]]:
     ):  # fmt: skip
         short = {"ends": (0, 9, 9, 10, 17)} if order == "linear" else packed
         add(f"{spec}-{order}-packed-state", spec, order, state=True, **short)
-    for spec, order in (("quasi", "chunked"), ("quasi", "chunks"), ("lion", "chunked")):
+    for spec, order in (("quasi", "chunked"), ("quasi", "chunks"), ("lion", "chunked"),
+                        ("rwkv6", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-packed", spec, order, **packed)
     for spec in ("packed_ssd", "toeplitz", "dense", "window_decay"):
         add(f"{spec}-quadratic-packed", spec, "quadratic", **packed)
@@ -274,6 +301,9 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec, order in (("ssd", "chunked"), ("retnet", "chunks"), ("toeplitz", "quadratic"),
                         ("quasi", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-packed-bits"] = partial(same_bits, spec, order)
+    for spec, order in (("quasi", "chunks"), ("quasi", "chunked"), ("rwkv6", "chunked"),
+                        ("gla", "chunked")):  # fmt: skip
+        made[f"{spec}-{order}-differences"] = partial(as_in_16_bits, spec, order)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
     add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)

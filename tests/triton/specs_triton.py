@@ -86,7 +86,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("quadratic", "chunked")),
     "both_ways": (
         spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
-             _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked")),
+             _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked", "linear")),
     # Two lanes above the diagonal, factors on both sides, a diagonal without a state.
     "quasi": (
         spec("col(c) * strict(semiseparable(log_decay = a)) + diagonal(u) "
@@ -111,14 +111,27 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
                        'u = "B T H"\ngamma = "H"\n'), ("chunked",)),
     "before_and_own": (
         spec("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
-             _DECAY + 'u = "B T H"\n'), ("chunked",)),
+             _DECAY + 'u = "B T H"\n'), ("chunked", "linear")),
+    "backwards": (
+        spec("semiseparable(log_decay = a) "
+             "+ strict(reverse(row(r) * semiseparable(log_decay = a) * document(ids)))",
+             _DECAY + 'r = "B T H"\nids = "B T"\n'), ("chunked",)),
     "rwkv6": (
         spec("shift(semiseparable(log_decay = g), 't') + diagonal(u)",
-             'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic",)),
+             'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic", "chunked", "linear")),
+    "late_per_value": (
+        spec("shift(semiseparable(log_decay = f), 't') + diagonal(u)",
+             'f = "B T H P"\nu = "H P"\n', mask_axes="TSP"), ("chunked",)),
+    "strict_channel": (
+        spec("strict(semiseparable(log_decay = g))", 'g = "B T H N"\n', mask_axes="TSN",
+             y="Y / maximum(abs(Z), 1)"), ("chunked",)),
+    "channel_and_own": (
+        spec("semiseparable(log_decay = g) + diagonal(u)", 'g = "B T H N"\nu = "T N"\n',
+             mask_axes="TSN"), ("chunked",)),
     "mamba3_by_shift": (
         spec("col(c) * semiseparable(log_decay = a) "
              "+ shift(col(b) * semiseparable(log_decay = a), 's')",
-             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("chunked", "quadratic")),
     "factors": (
         spec("row(r) * col(c) * semiseparable(log_decay = a)",
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),

@@ -32,7 +32,8 @@ ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
+    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
     "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
     "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
@@ -69,7 +70,7 @@ y = "{y}"
 #: of a group, with a normaliser.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
-        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),

@@ -71,7 +71,7 @@ y = "{y}"
 #: of a group, with a normaliser.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
-        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),

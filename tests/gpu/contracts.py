@@ -1,0 +1,239 @@
+"""What target triton promises whatever the spec: layouts, sizes, heads, decays, precision.
+
+`python tests/gpu/contracts.py [name …]` prints a JSON line a promise and order, on a GPU; without
+one, interpreted (TRITON_INTERPRET=1), those of `SMALL` in float64. Exit 1 where one is broken.
+
+Non-goals: specs and orders at large (run.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import smac  # noqa: E402
+
+DEVICE = "cuda" if GPU else "cpu"
+TYPES = (torch.bfloat16, torch.float32, torch.float64) if GPU else (torch.float64,)
+#: The worst error that is allowed, relative to the root of the mean square.
+BOUND = {torch.bfloat16: 2e-2, torch.float32: 1e-5, torch.float64: 1e-9}
+WAYS = {"sweep": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
+        "quadratic": ("quadratic", "auto"), "tokens": ("linear", "tokens")}  # fmt: skip
+TEXT = """
+smac = 1
+name = "promise"
+[axes]
+G = "group of H"
+[inputs]
+q = "{q}"
+k = "{k}"
+v = "{v}"
+a = "{a}"
+[contraction]
+equation = "TN,SN,SP,TS->TP"
+Q = "q"
+K = "k"
+V = "v"
+L = "semiseparable(log_decay = a)"
+[output]
+y = "Y"
+"""
+FULL = {"q": "B T H N", "k": "B T H N", "v": "B T H P", "a": "B T H"}
+#: The patterns of heads: which operands are shared, and by whom.
+HEADS = {
+    "every head its own": {},
+    "keys and values shared": {"k": "B T N", "v": "B T P"},
+    "queries and values shared": {"q": "B T N", "v": "B T P"},
+    "queries and keys shared": {"q": "B T N", "k": "B T N"},
+    "keys and values of groups": {"k": "B T G N", "v": "B T G P"},
+    "queries and keys of groups": {"q": "B T G N", "k": "B T G N"},
+    "decays of groups": {"a": "B T G"}, "one decay": {"q": "B T H N", "a": "B T"},
+}  # fmt: skip
+
+
+def compiled(way: str, precision: str = "ieee", **axes: str) -> smac.Op:
+    """The op of TEXT with other `axes`, in one order and schedule."""
+    order, schedule = WAYS[way]
+    text = TEXT.format(**{**FULL, **axes})
+    if "G" not in text.split("[inputs]")[1].split("[contraction]")[0].replace('"', " ").split():
+        text = text.replace('[axes]\nG = "group of H"\n', "")
+    return smac.compile(text, target="triton", order=order, schedule=schedule,
+                        precision=precision)  # fmt: skip
+
+
+def drawn(op: smac.Op, dtype: torch.dtype, **sizes: int) -> dict[str, torch.Tensor]:
+    """Inputs: normal, decays in (−1, 0)."""
+    g = torch.Generator(DEVICE).manual_seed(0)
+    made = {}
+    for i in op.spec.inputs:
+        shape = [sizes[a] for a in i.axes]
+        x = torch.randn(shape, generator=g, device=DEVICE, dtype=torch.float32)
+        made[i.name] = (-torch.sigmoid(x) if i.name == "a" else x).to(dtype)
+    return made
+
+
+def error(op: smac.Op, inputs: dict[str, torch.Tensor]) -> float:
+    """The worst of the result and of all gradients, against the float64 oracle."""
+    ours = {n: x.detach().requires_grad_() for n, x in inputs.items()}
+    exact = {n: x.detach().double().requires_grad_() for n, x in inputs.items()}
+    y, z = op(**ours), op.reference(**exact)
+    dy = torch.randn(y.shape, generator=torch.Generator(DEVICE).manual_seed(1), device=DEVICE)
+    a = torch.autograd.grad(y, list(ours.values()), dy.to(y.dtype))
+    b = torch.autograd.grad(z, list(exact.values()), dy.to(y.dtype).double())
+    return max(apart(p, q) for p, q in zip((y, *a), (z, *b), strict=True))
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The difference by the root of the mean square; NaN is infinite."""
+    if a.shape != b.shape:
+        return math.inf
+    if not a.numel():
+        return 0.0
+    found = float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30))
+    return found if found == found else math.inf
+
+
+Found = Iterator[tuple[str, float, float]]
+
+
+def heads() -> Found:
+    """Every pattern of heads."""
+    for about, axes in HEADS.items():
+        for way in WAYS:
+            for dtype in TYPES:
+                op = compiled(way, **axes)
+                x = drawn(op, dtype, B=2, T=70 if GPU else 19, H=4, G=2, N=24, P=20)
+                yield f"{about}, {way} {dtype}", error(op, x), BOUND[dtype]
+
+
+def decays() -> Found:
+    """Log decays that grow, keep, nearly forget and reset."""
+    for way in WAYS:
+        for dtype in TYPES:
+            op = compiled(way)
+            x = drawn(op, dtype, B=1, T=150 if GPU else 37, H=2, N=16, P=16)
+            for start, log in enumerate((0.25, 0.0, -50.0, -math.inf, -256.0)):
+                x["a"].view(-1)[start::7] = log
+            yield f"{way} {dtype}", error(op, x), BOUND[dtype]
+
+
+def views() -> Found:
+    """Heads of one fused projection, cut out of it and not copied: the bits of copies."""
+    H, N, P, T = 2, 16, 32, 70 if GPU else 19
+    for way in WAYS:
+        for dtype in TYPES:
+            op = compiled(way)
+            x = drawn(op, dtype, B=2, T=T, H=H, N=N, P=P)
+            fused = torch.cat([x[n].flatten(2) for n in "qkv"] + [x["a"]], -1)
+            q, k, v, a = fused.split([H * N, H * N, H * P, H], -1)
+            y = op(q=q.unflatten(-1, (H, N)), k=k.unflatten(-1, (H, N)),
+                   v=v.unflatten(-1, (H, P)), a=a)  # fmt: skip
+            yield f"{way} {dtype}", 0.0 if torch.equal(y, op(**x)) else math.inf, 0.0
+
+
+def empty() -> Found:
+    """No tokens, and one."""
+    for way in WAYS:
+        for T in (0, 1):
+            op = compiled(way)
+            yield f"{way} T = {T}", error(op, drawn(op, TYPES[0], B=2, T=T, H=2, N=4, P=4)), (
+                BOUND[TYPES[0]])
+
+
+def widths() -> Found:
+    """N and P from 1 to 512, where the planner takes them."""
+    for way in WAYS:
+        for n, p in ((1, 1), (3, 512), (512, 3), (512, 512), (320, 200), (1, 130)):
+            for dtype in TYPES:
+                op = compiled(way)
+                x = drawn(op, dtype, B=1, T=90, H=2, N=n, P=p)
+                x["q"] = x["q"] / n**0.5
+                try:
+                    found = error(op, x)
+                except smac.PlanError:
+                    continue
+                yield f"{way} N = {n} P = {p} {dtype}", found, BOUND[dtype]
+
+
+def programs() -> Found:
+    """65536 heads in all: those at the ends are what they are alone."""
+    for way in WAYS:
+        op = compiled(way)
+        x = drawn(op, torch.bfloat16, B=1024, T=40, H=64, N=16, P=16)
+        y = op(**x)
+        for b in (0, 1023):
+            alone = op(**{n: t[b : b + 1] for n, t in x.items()})
+            yield f"{way} entry {b}", 0.0 if torch.equal(alone, y[b : b + 1]) else math.inf, 0.0
+
+
+def large() -> Found:
+    """More than 2³¹ elements of V: along T in chunks, along B in every order, both ways."""
+    cases = [(way, 2**19 + 256, 1) for way in ("sweep", "chunks")]
+    cases += [(way, 64, 2**13 + 2) for way in WAYS]
+    for way, T, B in cases:
+        op = compiled(way, q="B T N", k="B T N")
+        x = drawn(op, torch.bfloat16, B=B, T=T, H=64, N=16, P=64)
+        assert x["v"].numel() > 2**31
+        x["a"] = x["a"] - 0.5  # nothing is left of it after 1024 tokens
+        x["v"].requires_grad_()
+        y = op(**x)
+        (dv,) = torch.autograd.grad(y, x["v"], y.detach())
+        # The last tokens of the last entry, from a piece that holds all that they see.
+        rows, entry = slice(max(T - 1024, 0), T), slice(B - 1, B)
+        part = {n: t.detach()[entry, rows] for n, t in x.items()}
+        part["v"].requires_grad_()
+        alone = op(**part)
+        last = slice(-min(T, 256), None)
+        (dv_alone,) = torch.autograd.grad(alone, part["v"], y.detach()[entry, rows])
+        yield f"{way} T = {T} B = {B}", apart(y[entry, rows][:, last], alone[:, last]), 1e-2
+        yield f"{way} T = {T} B = {B} dv", apart(dv[entry, rows][:, last], dv_alone[:, last]), 1e-2
+        del x, y, dv, part, alone, dv_alone
+
+
+def tf32() -> Found:
+    """precision = "tf32" is what it says: worse than ieee and no worse than ten bits."""
+    for way in ("sweep", "chunks", "quadratic"):
+        found = {}
+        for precision in ("ieee", "tf32"):
+            op = compiled(way, precision)
+            found[precision] = error(op, drawn(op, torch.float32, B=1, T=200, H=2, N=64, P=64))
+        yield f"{way}", found["tf32"], 3e-3
+        worse = found["tf32"] > 5 * found["ieee"]
+        yield f"{way} is another precision", 0.0 if worse else math.inf, 0.0
+
+
+SMALL: tuple[Callable[[], Found], ...] = (decays, views, empty)
+LARGE: tuple[Callable[[], Found], ...] = (heads, widths, programs, large, tf32)
+
+
+def main() -> int:
+    """Those named, or all that run here."""
+    known = {f.__name__: f for f in (SMALL + LARGE if GPU else SMALL)}
+    broken = 0
+    for name in sys.argv[1:] or known:
+        for about, found, bound in known[name]():
+            right = found <= bound
+            broken += not right
+            line: dict[str, Any] = {"promise": name, "cell": about, "error": found, "right": right}
+            print(json.dumps(line), flush=True)
+            if GPU:
+                torch.cuda.empty_cache()
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes
 from smac.expr import At, Between, Call, Expr, Pos, Size, names, walk
 from smac.ir import Gather, Kernel, Program
-from smac.masks.band import form
+from smac.masks.band import empty, form
 from smac.masks.base import Support
 
 POSITIONS = frozenset({"T", "S", "W"})
@@ -129,6 +129,8 @@ class TilesContext(KernelContext):
     @property
     def columns(self) -> str:
         """Code for (first, last) columns that meet rows t0 … t1."""
+        if empty(self.support):
+            return "0, 0"
         hi, lo = self.support.hi, self.support.lo
         first = "0" if hi is None else f"min(max(0, t0 - {hi}), n_T)"
         last = "n_T" if lo is None else f"min(n_T, max(t1 - {lo}, 0))"

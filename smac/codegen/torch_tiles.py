@@ -330,6 +330,11 @@ class FftContext(TilesContext):
     """What templates/torch/fft*.py.jinja read beside: the lag symbol `base`, taken whole."""
 
     @property
+    def part(self) -> str:
+        """ "cos" or "sin" where L is that part of the Fourier matrix, "" where it has a symbol."""
+        return self.ir.entry.fn if isinstance(self.ir.entry, Call) else ""
+
+    @property
     def base(self) -> str:
         """The name of the symbol's value: lags last."""
         return self.ir.gathers[0].base if self.ir.gathers else self.bases[0].name

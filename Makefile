@@ -14,7 +14,7 @@ help:
 	@echo "make demo   compile Mamba-2's SSD, show its plan, run it on a real text"
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
-	@echo "make docs   the table of files in docs/DESIGN.md, gallery, classification, approximations"
+	@echo "make docs   the table of files in docs/DESIGN.md, gallery, classification, approximations, coverage"
 	$(PY) -m docs.classification > /dev/null
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
@@ -47,6 +47,7 @@ docs: $(STAMP)
 	$(PY) docs/files.py
 	$(PY) docs/gallery.py
 	OMP_NUM_THREADS=1 $(PY) docs/approximations.py
+	$(PY) docs/coverage.py
 	$(PY) -m docs.classification > /dev/null
 
 bench: $(STAMP)

@@ -9,6 +9,7 @@ Non-goals: no clocks (clock.py), no calls of peers (peers.py), no tables (gpu.py
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -138,6 +139,13 @@ def draw(case: GpuCase, device: str, seed: int = 0) -> dict[str, Tensor]:
     return made
 
 
+def blank(case: GpuCase, device: str) -> dict[str, Tensor]:
+    """As `draw`, with whatever lies in memory: enough to compile for."""
+    return {f.name: torch.empty(_size(f.axes, case.shape), dtype=f.dtype, device=device,
+                                requires_grad=f.grad)
+            for f in FIELDS[case.kind]}  # fmt: skip
+
+
 @cache
 def op_of(kind: str) -> Any:
     """SMAC's op for a kind of case, with nothing overridden."""
@@ -153,31 +161,46 @@ ATTENTION = (FLASH, CUDNN)
 FLA = {"causal": (CHUNKED, FUSED), "retention": (CHUNKED, FUSED, PARALLEL),
        "simple_gla": (CHUNKED, FUSED, PARALLEL), "gla": (CHUNKED,)}  # fmt: skip
 
-#: Time against T at constant tokens × heads, and against N.
+#: Time against T at constant tokens × heads; against N; to a million tokens at batch 1.
 T_SWEEP = (*(Shape(2**15 // t, t, 32, 64, 64, 1) for t in (2**e for e in range(7, 16))),
            Shape(1, 2**16, 16, 64, 64, 1), Shape(1, 2**17, 8, 64, 64, 1))  # fmt: skip
 N_SWEEP = tuple(Shape(8, 4096, 32, 64, n, 1) for n in (16, 32, 64, 128, 256, 512))
-_WIDE, _LONG = Shape(4, 4096, 16, 128, 128, 16), Shape(1, 2**16, 16, 128, 128, 16)
-_LAYERS = (Shape(8, 2048, 80, 64, 128, 1), Shape(16, 2048, 24, 64, 128, 1),
-           Shape(1, 2**15, 64, 64, 128, 1), _WIDE)  # fmt: skip
+SCALING = tuple(Shape(1, 2**e, 16, 64, 64, 1) for e in range(12, 21))
+WIDE, LONG = Shape(4, 4096, 16, 128, 128, 16), Shape(1, 2**16, 16, 128, 128, 16)
+#: Layers: Mamba-2 2.7B, 130M, one long sequence.
+LAYERS = (Shape(8, 2048, 80, 64, 128, 1), Shape(16, 2048, 24, 64, 128, 1),
+          Shape(1, 2**15, 64, 64, 128, 1))  # fmt: skip
+TOEPLITZ = (Shape(8, 2048, 32, 64, 64, 32), Shape(1, 2048, 8, 64, 64, 8))
+DECODING = Shape(128, 1, 80, 64, 128, 1)
 _OTHERS = (
     *(Shape(8, 4096, 2048 // p, p, 64, 1) for p in (32, 128, 256)),
     *(Shape(8, 4096, h, 64, 64, 1) for h in (4, 16, 64)),
     *(Shape(8, 4096, 32, 64, 64, g) for g in (4, 32)), Shape(8, 2048, 32, 64, 64, 32),
-    *(Shape(1, t, 32, 64, 128, 1) for t in (512, 2048, 8192)),
+    *(Shape(1, t, 32, 64, 128, 1) for t in (512, 2048, 8192)), WIDE,
 )  # fmt: skip
 
 
 def cases() -> tuple[GpuCase, ...]:
-    """Every case once, layers and single masks first, sweeps after them."""
-    found = [GpuCase("ssd", s, (SSD,)) for s in _LAYERS]
+    """Every case once, those that bars are about first (bars.py), in the order of their weight."""
+    sides: dict[tuple[str, Shape], list[str]] = {}
+
+    def add(kind: str, shapes: Sequence[Shape], *peers: str) -> None:
+        for s in shapes:
+            known = sides.setdefault((kind, s), [])
+            known += [p for p in peers if p not in known]
+
+    add("ssd", LAYERS, SSD)
+    add("ssd", [s for s in N_SWEEP if s.N in (64, 256)], SSD, SCAN)
     for kind, peers in FLA.items():
-        found.append(GpuCase(kind, _WIDE, (*peers, *(ATTENTION if kind == "causal" else ()))))
-    found += [GpuCase(kind, _LONG, peers) for kind, peers in FLA.items() if kind != "gla"]
-    found.append(GpuCase("toeplitz", Shape(1, 2048, 8, 64, 64, 8), (FFT, INDUCTOR, *ATTENTION)))
-    found.append(GpuCase("toeplitz", Shape(8, 2048, 32, 64, 64, 32), (INDUCTOR, *ATTENTION)))
-    found.append(GpuCase("step", Shape(128, 1, 80, 64, 128, 1), (STEP,)))
-    found += [GpuCase("ssd", s, (SSD, SCAN, *(ATTENTION if s in T_SWEEP else ())))
-              for s in N_SWEEP]  # fmt: skip
-    found += [GpuCase("ssd", s, (SSD, *ATTENTION)) for s in T_SWEEP if s not in N_SWEEP]
-    return (*found, *(GpuCase("ssd", s, (SSD,)) for s in _OTHERS))
+        add(kind, [WIDE], *peers, *(ATTENTION if kind == "causal" else ()))
+    add("ssd", T_SWEEP, SSD, *ATTENTION)
+    add("toeplitz", TOEPLITZ[:1], INDUCTOR, *ATTENTION)
+    add("toeplitz", TOEPLITZ[1:], FFT, INDUCTOR, *ATTENTION)
+    add("step", [DECODING], STEP)
+    for kind, peers in FLA.items():
+        if kind != "gla":
+            add(kind, [LONG], *peers)
+    add("ssd", N_SWEEP, SSD, SCAN)
+    add("ssd", SCALING, SSD)
+    add("ssd", _OTHERS, SSD)
+    return tuple(GpuCase(kind, s, tuple(peers)) for (kind, s), peers in sides.items())

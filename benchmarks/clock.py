@@ -92,6 +92,18 @@ def peak_bytes(run: Run) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+def kept_bytes(call: Callable[[], torch.Tensor]) -> int:
+    """What a forward leaves allocated for its backward, beyond the inputs and y."""
+    call()
+    gc.collect()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    y = call()
+    torch.cuda.synchronize()
+    blocks = -(-y.untyped_storage().nbytes() // 512) * 512  # as the allocator rounds
+    return max(0, torch.cuda.memory_allocated() - before - blocks)
+
+
 def ceilings() -> Ceilings:
     """What this device reaches now: a copy of 1 GiB, a bf16 product of 8192³."""
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")

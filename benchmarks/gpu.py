@@ -1,20 +1,25 @@
 """`python -m benchmarks.gpu`: SMAC beside every peer that is installed, on one NVIDIA GPU, bf16.
 
-Ceilings, floors and all sides are measured in the same run. A case that fails says so in its row
-and the run goes on; the exit code is 1 if any of SMAC's failed. It never asserts on time.
+Ceilings, floors and all sides of a case are measured in the same run. Kernels are compiled first,
+in many processes. Results lie in `--out` (benchmarks/results): `gpu.json`, the tables `gpu.txt`,
+plots. A run goes on where the last one ended; `--report` prints and draws what there is, and needs
+no GPU. A case that fails says so in its row and the run goes on; the exit code is 1 if any of
+SMAC's failed. It never asserts on time.
+
+Non-goals: bars (bars.py) and tables (table.py) are computed from rows alone, elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
+import os
 import platform
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,12 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import clock, exact, table
+from benchmarks import bars, clock, exact, store, table
 from benchmarks.cases_gpu import GpuCase, cases, draw, op_of
 from benchmarks.floor import Ceilings, floor, moved
 from benchmarks.peers import Inputs, build, runner
 from benchmarks.plot import plot
+from benchmarks.store import Results
 from benchmarks.table import Row
+from benchmarks.warm import quick_tuning, warm
 
 _PACKAGES = ("torch", "triton", "smac-kernels", "mamba_ssm", "flash-linear-attention", "fla-core")
 
@@ -53,6 +60,8 @@ def measured(case: GpuCase, mode: str, side: str, sets: Sequence[Inputs],
     timing = clock.measure(runs)
     found: dict[str, Any] = {"seconds": timing.median, "spread": timing.spread,
                              "host": timing.host, "peak": clock.peak_bytes(runs[0])}  # fmt: skip
+    if mode != "forward":
+        found["kept"] = clock.kept_bytes(sides[0].call)
     if side == "smac":
         return {**found, "error": exact.smac_error(case, sets[0], mode), "how": how(case, mode)}
     if sides[0].same and mode == "forward" and case.kind != "step":
@@ -121,21 +130,22 @@ def run_case(bench: Bench, case: GpuCase) -> list[Row]:
 
 
 def run(bench: Bench, chosen: Sequence[GpuCase], save: Callable[[list[Row]], None]) -> list[Row]:
-    """All cases; `save` gets the rows so far after each. Stops when the device is lost."""
+    """All cases; `save` gets the rows of each as it ends. Stops when the device is lost."""
     rows: list[Row] = []
     for number, case in enumerate(chosen, 1):
+        began = time.monotonic()
         found = run_case(bench, case)
         rows += found
         said = ", ".join(_said(r) for r in found if r.side == "smac")
-        print(f"[{number}/{len(chosen)}] {case.name}: {said}", file=sys.stderr, flush=True)
-        save(rows)
+        print(f"[{number}/{len(chosen)}] {case.name}: {said} ({time.monotonic() - began:.0f} s)",
+              file=sys.stderr, flush=True)  # fmt: skip
+        save(found)
         if any(r.failed for r in found) and not clock.alive():
-            lost = chosen[number:]
-            rows += [Row(c.name, mode, "smac", note="skipped: the device is lost", failed=True)
-                     for c in lost for mode in c.modes]  # fmt: skip
+            for lost in chosen[number:]:
+                rows += [Row(lost.name, mode, "smac", note="skipped: the device is lost",
+                             failed=True) for mode in lost.modes]  # fmt: skip
             break
         torch.cuda.empty_cache()
-    save(rows)
     return rows
 
 
@@ -148,7 +158,8 @@ def _said(r: Row) -> str:
 def machine(ceilings: Ceilings) -> dict[str, Any]:
     """What the figures depend on."""
     found: dict[str, Any] = {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda,
-                             "python": platform.python_version()}  # fmt: skip
+                             "python": platform.python_version(),
+                             "sources": store.sources()}  # fmt: skip
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -159,45 +170,87 @@ def machine(ceilings: Ceilings) -> dict[str, Any]:
     return found
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--only", metavar="PATTERN", help="cases whose name matches, e.g. 'ssd 8,'")
-    parser.add_argument("--minutes", type=float, default=9.0, metavar="M",
-                        help="start nothing after M minutes (default 9)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="PNG: time vs T, time vs N")
-    options = parser.parse_args(argv)
-    began = time.monotonic()
-    try:
-        chosen = [c for c in cases() if not options.only or re.search(options.only, c.name)]
-    except re.error as error:
-        parser.error(f"--only: {options.only!r} is no regular expression: {error}")
-    if not chosen:
-        parser.error(f"--only: no case matches {options.only!r}; "
-                     f"the first is {cases()[0].name!r}")  # fmt: skip
-    if not torch.cuda.is_available():
-        print("benchmarks.gpu: found no CUDA device; expected an NVIDIA GPU", file=sys.stderr)
-        return 1
-    ceilings = clock.ceilings()
-    about = machine(ceilings)
-    bench = Bench(ceilings, "cuda", began + 60 * options.minutes)
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    found = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    found.add_argument("--only", metavar="PATTERN", help="cases whose name matches, as 'ssd 8,'")
+    found.add_argument("--minutes", type=float, default=9.0, metavar="M",
+                       help="start nothing after M minutes (default 9)")  # fmt: skip
+    found.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR",
+                       help="results, to go on with and to write (default benchmarks/results)")
+    found.add_argument("--again", metavar="PATTERN", help="cases to measure though they are there")
+    found.add_argument("--report", action="store_true", help="measure nothing: tables and plots")
+    found.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1),
+                       help="processes that compile ahead (default: cores less one; 0: none)")
+    return found
 
-    def save(rows: list[Row]) -> None:
-        if options.json:
-            figures = {"machine": about, "rows": [asdict(r) for r in rows]}
-            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
-    rows = run(bench, chosen, save)
-    print(table.about(about))
-    print(table.table(rows))
-    if options.plot:
+def picked(results: Results, only: str | None, again: str | None) -> list[GpuCase]:
+    """The cases to measure. ValueError for patterns that are none, or match nothing."""
+    for name, pattern in (("--only", only), ("--again", again)):
         try:
-            for path in plot(rows, options.plot, f"SSD, {about['device']}, bfloat16"):
-                print(f"wrote {path}")
-        except ImportError as error:
-            print(f"no plot: {error.name or error} is not installed")
-    return int(any(r.failed for r in rows if r.side == "smac"))
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
+    chosen = [c for c in cases() if not only or re.search(only, c.name)]
+    if not chosen:
+        raise ValueError(f"--only: no case matches {only!r}; the first is {cases()[0].name!r}")
+    return [c for c in chosen if not results.done(c) or (again and re.search(again, c.name))]
+
+
+def measure(results: Results, options: argparse.Namespace) -> bool:
+    """Measures what is missing; whether all of SMAC's rows have their figures."""
+    began = time.monotonic()
+    ceilings = clock.ceilings()
+    dropped = results.begin(machine(ceilings))
+    if dropped:
+        print(f"{dropped} rows dropped: other sources or another device", file=sys.stderr)
+    todo = picked(results, options.only, options.again)
+    if options.workers and todo:
+        took = warm(todo, options.workers, 60 * options.minutes / 2)
+        print(f"compiled ahead in {took:.0f} s", file=sys.stderr, flush=True)
+        quick_tuning()
+    bench = Bench(ceilings, "cuda", began + 60 * options.minutes)
+    current, order = len(results.runs) - 1, cases()
+    rows = run(bench, todo, lambda new: results.put([replace(r, run=current) for r in new], order))
+    return not any(r.failed for r in rows if r.side == "smac")
+
+
+def report(results: Results) -> str:
+    """All tables: the machine of each run, every row, the bars."""
+    heads = [f"run {i}: {table.about(about)}" for i, about in enumerate(results.runs)]
+    return "\n".join([*heads, "", table.table(results.rows), "", bars.table(results.rows)])
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    results, right = store.load(options.out), True
+    try:
+        picked(results, options.only, options.again)
+    except ValueError as error:
+        parser().error(str(error))
+    if not options.report:
+        if not torch.cuda.is_available():
+            print("benchmarks.gpu: found no CUDA device; expected an NVIDIA GPU (--report prints "
+                  "what was measured before)", file=sys.stderr)  # fmt: skip
+            return 1
+        right = measure(results, options)
+    elif not results.rows:
+        print(f"benchmarks.gpu: {options.out / store.FILE}: no results", file=sys.stderr)
+        return 1
+    text = report(results)
+    print(text)
+    (options.out / "gpu.txt").write_text(text + "\n", encoding="utf-8")
+    try:
+        device = results.runs[-1]["device"]
+        for path in plot(results.rows, options.out, f"SSD, {device}, bfloat16"):
+            print(f"wrote {path}")
+    except ImportError as error:
+        print(f"no plot: {error.name or error} is not installed")
+    return int(not right)
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TRITON_CACHE_AUTOTUNING", "1")  # what autotuners found, kept on disk
+    os.environ.setdefault("SMAC_SELF_CHECK", "0")  # every case is held to the oracle, at its size
     sys.exit(main())

@@ -112,7 +112,11 @@ def _step(case: GpuCase, i: Inputs) -> Side:
 
 def _scan(case: GpuCase, i: Inputs) -> Side:
     """Mamba-1 takes channels before tokens and one decay a channel: H × P channels of N states."""
-    scan = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
+    module = import_module("mamba_ssm.ops.selective_scan_interface")
+    if getattr(module, "selective_scan_cuda", True) is None:  # Python parts alone are installed
+        import_module("selective_scan_cuda")
+        raise ImportError("selective_scan_cuda")
+    scan = module.selective_scan_fn
     s = case.shape
     with torch.no_grad():
         u = _own(i["x"].permute(0, 2, 3, 1).flatten(1, 2))

@@ -1,226 +1,281 @@
-"""`python -m benchmarks.planner`: the planner's choice on this CPU against the best measured order.
+"""`python -m benchmarks.planner`: the planner's choices against the best measured candidates.
 
-Cells are drawn from a seed: a spec, T log-uniform, N, P, H and B. Every order runs as the op with
-that order forced, its chunk left to the planner; times are the least of several runs, on one
-thread. A cell's regret is the time of the planner's order over that of the fastest one. Orders that
-are predicted to be hopeless are left out and shown as such. It never asserts.
+Cells are drawn from a seed (regret.py), every legal candidate of each is measured, on this CPU or,
+with `--device cuda`, on an NVIDIA GPU in bfloat16, where kernels are compiled first in many
+processes. Results lie in `--out`, and a run goes on where the last one ended; `--report` measures
+nothing. It prints the share of choices within 10 % of the best, and the worst ones. It never
+asserts.
+
+Non-goals: which cells there are and how they are judged (regret.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import random
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-import smac
-from benchmarks.cases import MODES
-from benchmarks.cpu import machine
-from smac.errors import PlanError
-from smac.paths import shipped_specs
-from smac.testing.cells import Cell, axes_needed, complete
-from smac.testing.inputs import Recipe, draw, recipe
+from benchmarks import crossover, store
+from benchmarks.regret import (
+    DIRECTIONS,
+    Drawn,
+    Outcome,
+    Timer,
+    cells,
+    forced,
+    key,
+    outcomes,
+    plans,
+    render_once,
+    runs,
+    threads,
+    worthwhile,
+)
 
-ORDERS = ("chunked", "linear", "quadratic")
-BAR = 1.5
-#: An order is left out if it should take longer than `SLOW` seconds and `HOPELESS` times the best.
-SLOW, HOPELESS = 1.0, 6.0
-#: A cell is drawn again until B·T·H·(N + P) is at most this, so that a run takes under a second.
-CAP = 2**23
-WIDTHS = (16, 32, 64, 128)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A spec and its sizes."""
-
-    spec: str
-    sizes: Mapping[str, int]
-
-    def __str__(self) -> str:
-        return f"{self.spec:17}" + " ".join(f"{a}={n}" for a, n in self.sizes.items())
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A cell in one mode: seconds of every order measured, and of the planner's choice."""
-
-    cell: str
-    mode: str
-    choice: str
-    best: str
-    taken: float
-    ratio: float
-    seconds: Mapping[str, float]
-    left_out: tuple[str, ...]
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Torch's own threads, set and put back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def cells(count: int, seed: int, longest: int = 8192) -> list[Drawn]:
-    """`count` cells from `seed`, T from 16 to `longest`, none larger than CAP."""
-    rng = random.Random(seed)
-    specs = sorted(shipped_specs())
-    found: list[Drawn] = []
-    while len(found) < count:
-        name = rng.choice(specs)
-        T = int(math.exp(rng.uniform(math.log(16), math.log(longest))))
-        drawn = {
-            "B": rng.choice((1, 2)), "T": T,
-            "H": rng.randint(1, 24), "N": rng.choice(WIDTHS), "P": rng.choice(WIDTHS), "G": 1,
-        }  # fmt: skip
-        sizes = {a: n for a, n in drawn.items() if a in axes_needed(smac.load(name))}
-        if math.prod(drawn[a] for a in "BTH") * (drawn["N"] + drawn["P"]) <= CAP:
-            found.append(Drawn(name, sizes))
-    return found
-
-
-@cache
-def _recipe(name: str) -> Recipe:
-    return recipe(smac.load(name))
-
-
-def inputs_of(cell: Drawn, absent: tuple[str, ...]) -> dict[str, Any]:
-    """Random inputs, all of them leaves."""
-    spec = smac.load(cell.spec)
-    full = complete(spec, dict(cell.sizes))
-    return draw(spec, Cell("torch", "auto", "float32", full, absent), _recipe(cell.spec))
+#: Bars: the share of choices within `NEAR` of the best, the worst regret; the share when tuned.
+NEAR, SHARE, WORST, TUNED = 1.1, 0.95, 1.5, 0.99
 
 
 def least(run: Callable[[], object], budget: float) -> float:
-    """Least seconds of a run: at least three after a first one, more while `budget` lasts.
-
-    A first run beyond the budget stands."""
+    """Least seconds of a run after a first one: at least three, more while `budget` lasts; one
+    alone where that takes twice the budget."""
+    run()  # plans and renders
     start = time.perf_counter()
-    run()
-    first = time.perf_counter() - start
-    if first > 2 * budget:
-        return first
     times: list[float] = []
     while len(times) < 3 or (len(times) < 20 and time.perf_counter() - start < budget):
         before = time.perf_counter()
         run()
         times.append(time.perf_counter() - before)
+        if times[-1] > 2 * budget:
+            break
     return min(times)
 
 
-def measure(
-    cell: Drawn, order: str, inputs: Mapping[str, Any], budget: float
-) -> tuple[float, float]:
-    """Seconds of a forward, and of a backward alone, in `order`."""
-    op: Any = smac.compile(cell.spec, order=order, target="torch")
-    leaves = [x for x in inputs.values() if x is not None and x.requires_grad]
+def timer_on(device: str, budget: float) -> Timer:
+    """How a run is timed: the least of several on a CPU, the median of a GPU's own clock."""
+    if device == "cpu":
+        return lambda run: least(run, budget)
+    from benchmarks.clock import measure
 
-    def forward() -> None:
-        with torch.no_grad():
-            op(**inputs)
-
-    y = op(**inputs)
-    dy = torch.ones_like(y)
-    back = least(lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True), budget)
-    return least(forward, budget), back
+    return lambda run: measure([run], budget).median
 
 
-def outcomes(cell: Drawn, budget: float) -> list[Outcome]:
-    """Both modes of a cell: every order measured, the choice compared."""
-    absent = ("z",) if any(i.name == "z" for i in smac.load(cell.spec).inputs) else ()
-    inputs = inputs_of(cell, absent)
-
-    def plan(order: str, backward: bool) -> Any:
-        op: Any = smac.compile(cell.spec, order=order, target="torch")
-        return op.plan(dtype="float32", device="cpu", backward=backward, absent=absent,
-                       **cell.sizes)  # fmt: skip
-
-    chosen = tuple(plan("auto", b) for b in (False, True))
-    seconds: dict[str, tuple[float, float]] = {}
-    left_out = []
-    for order in ORDERS:
-        try:
-            planned = [plan(order, b) for b in (False, True)]
-        except PlanError:
+def summary(found: Sequence[Outcome]) -> str:
+    """The bars: share of choices near the best, and the worst, each way and in all."""
+    lines = []
+    for direction in (*DIRECTIONS, "all"):
+        own = [o.ratio for o in found if direction in (o.direction, "all") and o.ratio is not None]
+        if not own:
             continue
-        if planned[0].order != order or planned[1].order != order:
-            continue
-        due = sum(p.chosen.time for p in planned)
-        if due > max(SLOW, HOPELESS * sum(p.chosen.time for p in chosen)):
-            left_out.append(order)
-            continue
-        seconds[order] = measure(cell, order, inputs, budget)
-    return [judged(cell, mode, chosen, seconds, tuple(left_out)) for mode in MODES]
-
-
-def judged(
-    cell: Drawn, mode: str, chosen: tuple[Any, Any], seconds: Mapping[str, tuple[float, float]],
-    left_out: tuple[str, ...],
-) -> Outcome:  # fmt: skip
-    """The choice in `mode` against the best order; forward and backward are chosen apart."""
-    both = mode != MODES[0]
-    total = {o: f + b if both else f for o, (f, b) in seconds.items()}
-    first, last = chosen[0].order, chosen[1].order
-    taken = seconds[first][0] + (seconds[last][1] if both else 0.0)
-    best = min(total, key=total.__getitem__)
-    choice = first if first == last or not both else f"{first}/{last}"
-    return Outcome(str(cell), mode, choice, best, taken, taken / total[best], total, left_out)
-
-
-def table(found: list[Outcome]) -> str:
-    """The report, worst regret last: ≤ 100 columns."""
-    lines = [f"{'cell':55}{'mode':11}{'choice':18}{'best':10}{'ratio':>6}"]
-    for o in sorted(found, key=lambda o: o.ratio):
-        mode = "forward" if o.mode == MODES[0] else "fwd + bwd"
-        lines.append(f"{o.cell:55}{mode:11}{o.choice:18}{o.best:10}{o.ratio:6.2f}")
-    worst = max((o.ratio for o in found), default=1.0)
+        near = sum(r <= NEAR for r in own)
+        text = (f"{direction:9}{near} of {len(own)} choices ({100 * near / len(own):.1f} %) within "
+                f"{100 * (NEAR - 1):.0f} % of the best, worst {max(own):.2f}")  # fmt: skip
+        if direction == "all":
+            right = near >= SHARE * len(own) and max(own) <= WORST
+            text += (f"; bars {100 * SHARE:.0f} %, {WORST:g}: {'held' if right else 'MISSED'}")
+        lines.append(text)
+    tuned = [o.tuned for o in found if o.tuned is not None]
+    if tuned:
+        near = sum(r <= NEAR for r in tuned)
+        lines.append(f"quick tuning, the best of the ways that it tries: {near} of {len(tuned)} "
+                     f"({100 * near / len(tuned):.1f} %), worst {max(tuned):.2f}; bar "
+                     f"{100 * TUNED:.0f} %: {'held' if near >= TUNED * len(tuned) else 'MISSED'}")
+    alone = sum(len(o.predicted) == 1 for o in found)
     skipped = sum(len(o.left_out) for o in found)
-    right = sum(o.choice == o.best for o in found)
-    lines.append(f"worst regret {worst:.2f}, bar {BAR:g}: {'pass' if worst <= BAR else 'FAIL'}; "
-                 f"{right} of {len(found)} choices were the best")  # fmt: skip
-    if skipped:
-        lines.append(f"{skipped} orders left out: predicted over {SLOW:g} s and "
-                     f"{HOPELESS:g} × the choice")  # fmt: skip
+    failed = sum(len(o.failed or ()) for o in found)
+    lines.append(f"of these {alone} had one candidate alone; {skipped} candidates left out as "
+                 f"hopeless by prediction, {failed} failed")  # fmt: skip
     return "\n".join(lines)
+
+
+def table(found: Sequence[Outcome], most: int = 20) -> str:
+    """The worst choices with what was predicted, worst last, then the summary: ≤ 100 columns."""
+    lines = [f"{'cell':51}{'way':9}{'ratio':>6}  choice, then best: ms/predicted"]
+    judged = sorted((o for o in found if o.ratio is not None), key=lambda o: o.ratio or 0)
+    for o in judged[-most:]:
+        lines.append(f"{o.cell[:50]:51}{o.direction:9}{o.ratio:6.2f}  {_line(o, o.choice)}")
+        if o.best != o.choice:
+            lines.append(f"{'':68}{_line(o, o.best)}")
+    for o in found:
+        for name, why in (o.failed or {}).items():
+            lines.append(" ".join(f"failed: {o.cell} {o.direction}, {name}: {why}".split()))
+    return "\n".join([*(line[:100] for line in lines), summary(found)])
+
+
+def _line(o: Outcome, name: str) -> str:
+    short = " ".join(w[:6] for w in name.split())
+    return f"{short:17}{1e3 * o.measured[name]:.3g}/{1e3 * o.predicted[name]:.3g}"
+
+
+# ---- compiling ahead ------------------------------------------------------------------------
+
+
+def compile_share(share: int, of: int, drawn: Sequence[Drawn]) -> None:
+    """One process: every candidate of every cell both ways, on its share of the kernels."""
+    from benchmarks.warm import dry
+
+    dry(share, lambda: of)
+    render_once()
+    walked: set[tuple[Any, ...]] = set()
+    for cell in drawn:
+        both = plans(cell, "cuda")
+        kind = cell.spec, cell.sizes["N"], cell.sizes["P"], cell.sizes["T"] % 64
+        wanted = {key(c) for p in both for c in worthwhile(p, "cuda")[0]}
+        for k in sorted(k for k in wanted if (*kind, k) not in walked):
+            walked.add((*kind, k))
+            try:
+                for _, run in runs(forced(cell.spec, k, "cuda"), _blank(cell)):
+                    run()
+            except Exception as error:  # it is seen again, and said, when it is measured
+                print(f"{cell} {k}: {error}", file=sys.stderr)
+        torch.cuda.empty_cache()
+
+
+def _blank(cell: Drawn) -> dict[str, Any]:
+    """Inputs of a cell's shapes and types, whatever they hold; ids as integers."""
+    import smac
+    from smac.testing.cells import complete
+
+    spec = smac.load(cell.spec)
+    sizes = dict(complete(spec, dict(cell.sizes)))
+    sizes["S"] = sizes["T"]
+    made: dict[str, Any] = {}
+    for i in spec.inputs:
+        low = torch.float32 if "T" not in i.axes and "W" not in i.axes else torch.bfloat16
+        made[i.name] = None if i.name in cell.absent else torch.empty(
+            [sizes[a] for a in i.axes], dtype=low, device="cuda", requires_grad=True)  # fmt: skip
+    return made
+
+
+# ---- results --------------------------------------------------------------------------------
+
+
+def load(path: Path, about: dict[str, Any] | None) -> tuple[dict[str, Any], list[Outcome],
+                                                            list[Outcome]]:  # fmt: skip
+    """(machine, outcomes, those of the crossovers) in a file; none where sources or device of it
+    differ from those in `about`."""
+    if not path.is_file():
+        return about or {}, [], []
+    file = json.loads(path.read_text(encoding="utf-8"))
+    if about and any(file["machine"].get(k) != about[k] for k in ("sources", "device")):
+        print(f"{path}: of other sources or another device: begun anew", file=sys.stderr)
+        return about, [], []
+    return (about or file["machine"], [Outcome(**o) for o in file["outcomes"]],
+            [Outcome(**o) for o in file["crossovers"]])  # fmt: skip
+
+
+def save(path: Path, about: dict[str, Any], found: Sequence[Outcome],
+         crossed: Sequence[Outcome]) -> None:  # fmt: skip
+    """Writes the file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [f'"{name}": [\n' + ",\n".join(f" {json.dumps(asdict(o))}" for o in own) + "\n]"
+             for name, own in (("outcomes", found), ("crossovers", crossed))]  # fmt: skip
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(f'{{"machine": {json.dumps(about)},\n' + ",\n".join(parts) + "}\n",
+                         encoding="utf-8")  # fmt: skip
+    temporary.replace(path)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures depend on."""
+    from smac.runtime.device import machine as name
+    from smac.runtime.device import row
+
+    where = torch.device(device)
+    return {"device": name(where), "row": row(where), "sources": store.sources(),
+            "torch": torch.__version__}  # fmt: skip
+
+
+def measured(options: argparse.Namespace, path: Path) -> None:
+    """Measures what is missing, until --minutes are over."""
+    device, began = options.device, time.monotonic()
+    about, found, crossed = load(path, machine(device))
+    done = {o.cell for o in (*found, *crossed)}
+    todo = [c for c in cells(options.cells, options.seed, device, options.longest)
+            if str(c) not in done]  # fmt: skip
+    more = [c for c in crossover.sweep(device) if options.crossovers and str(c) not in done]
+    if device == "cuda" and options.workers and (todo or more):
+        from benchmarks.warm import spread
+
+        text = json.dumps([[c.spec, dict(c.sizes)] for c in (*more, *todo)])
+        took = spread("benchmarks.planner", text, options.workers, 60 * options.minutes * 0.55)
+        print(f"compiled ahead in {took:.0f} s", file=sys.stderr, flush=True)
+    timer = timer_on(device, options.budget)
+    for kept, drawn in ((crossed, more), (found, todo)):
+        for cell in tqdm(drawn, file=sys.stderr, mininterval=5):
+            if time.monotonic() - began > 60 * options.minutes:
+                print("stopped: --minutes are over; run again to go on", file=sys.stderr)
+                break
+            kept += outcomes(cell, device, timer)
+            save(path, about, found, crossed)
+            if device == "cuda":
+                torch.cuda.empty_cache()
+    save(path, about, found, crossed)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner", description=__doc__)
-    parser.add_argument("--cells", type=int, default=30, help="cells to draw (default 30)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--cells", type=int, help="cells to draw (default 30; cuda: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the cells (default 0)")
-    parser.add_argument("--longest", type=int, default=8192, help="largest T (default 8192)")
-    parser.add_argument("--budget", type=float, default=0.4,
-                        help="seconds for the runs of an order and mode (default 0.4)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--longest", type=int, help="largest T (default 8192; cuda: 32768)")
+    parser.add_argument("--budget", type=float,
+                        help="seconds for the runs of a candidate (default 0.4; cuda: 0.04)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="start no cell after (9)")
+    parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1),
+                        help="processes that compile ahead for a GPU (0: none)")
+    parser.add_argument("--crossovers", action="store_true", help="the sweeps over T too")
+    parser.add_argument("--out", type=Path, default=store.RESULTS, metavar="DIR",
+                        help="results (default benchmarks/results)")  # fmt: skip
+    parser.add_argument("--report", action="store_true", help="measure nothing")
     options = parser.parse_args(argv)
-    found: list[Outcome] = []
-    with threads(1):
-        about = machine()
-        for cell in tqdm(cells(options.cells, options.seed, options.longest), file=sys.stderr):
-            found += outcomes(cell, options.budget)
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    print(table(found))
-    if options.json:
-        figures = {"machine": about, "outcomes": [asdict(o) for o in found]}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    on_gpu = options.device == "cuda"
+    options.cells = options.cells or (200 if on_gpu else 30)
+    options.budget = options.budget or (0.04 if on_gpu else 0.4)
+    path = options.out / f"planner_{options.device}.json"
+    if not options.report:
+        if on_gpu and not torch.cuda.is_available():
+            print("benchmarks.planner: found no CUDA device; expected an NVIDIA GPU",
+                  file=sys.stderr)  # fmt: skip
+            return 1
+        if on_gpu:
+            render_once()
+        with threads(1):
+            measured(options, path)
+    about, found, crossed = load(path, None)
+    if not found and not crossed:
+        print(f"benchmarks.planner: {path}: no results", file=sys.stderr)
+        return 1
+    text = "\n".join([", ".join(f"{k} {v}" for k, v in about.items()), table(found),
+                      *([crossover.said(crossed)] if crossed else [])])  # fmt: skip
+    print(text)
+    path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
+    try:
+        title = f"{about['device']}, {'bfloat16' if on_gpu else 'float32'}"
+        drawn = [crossover.scatter([*found, *crossed], path.with_suffix(".png"), title)]
+        if crossed:
+            drawn.append(crossover.plot(crossed, options.out / f"crossover_{options.device}.png",
+                                        title))  # fmt: skip
+        for picture in drawn:
+            print(f"wrote {picture}")
+    except ImportError as error:
+        print(f"no plot: {error.name or error} is not installed")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if len(sys.argv) == 3 and sys.argv[1].isdigit():  # a process that compiles its share
+        compile_share(int(sys.argv[1]), int(sys.argv[2]),
+                      [Drawn(spec, sizes) for spec, sizes in json.load(sys.stdin)])
+    else:
+        os.environ.setdefault("SMAC_SELF_CHECK", "0")  # hundreds of tiny cases, of no use to times
+        sys.exit(main())

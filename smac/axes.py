@@ -20,6 +20,8 @@ KNOWN = ("B", "T", "S", "W", "H", "N", "P")
 POSITIONS = frozenset({"T", "S", "W"})
 #: The axis of states that counts packed sequences, in the place of B.
 SEQ = "SEQ"
+#: Segments of T that are walked side by side, where programs allow for it.
+SEG = "SEG"
 
 
 @dataclass(frozen=True, slots=True)

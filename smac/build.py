@@ -276,7 +276,7 @@ def _sizes(
 
 def _expect(pairs: list[tuple[str, Any]], source: Source) -> tuple[tuple[str, str], ...]:
     for key, value in pairs:
-        _known(key, ("order",), "key", ("expect",), source)
+        _known(key, ("order", "backward"), "key", ("expect",), source)
         if value not in ORDERS:
             raise source.error(("expect", key), f"expected one of {listing(ORDERS)}, found "
                                                 f"{clip(repr(value))}")  # fmt: skip

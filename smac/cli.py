@@ -16,12 +16,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smac.errors import SmacError
+from smac.errors import PlanError, SmacError, SpecError
 
 WIDTH = 80
 ORDERS = ("auto", "quadratic", "chunked", "linear")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _SIZES = "sizes of axes, as T=4096 H=32; those left out come from the spec's [sizes]"
+#: Folders of the cache, and what lies there.
+_CACHED = (("src", "rendered sources"), ("tune", "tuning results"),
+           ("checked", "programs that were right at first use"), ("mismatch", "that were wrong"))
 _SPEC = "name of a shipped spec (see smac list), or path to a .toml"
 
 
@@ -68,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
                  "smac check ssd --targets torch --examples 50", sizes=False)  # fmt: skip
     _check_options(p)
     p = _command(commands, "bench", _bench, "time it on this machine",
-                 "smac bench ssd T=4096 H=24 --orders chunked,quadratic")  # fmt: skip
+                 "smac bench ssd T=4096 H=24 --orders chunked,quadratic", spec="maybe")  # fmt: skip
     _bench_options(p)
     p = _command(commands, "export", _export, "write one file that runs without SMAC",
                  "smac export ssd T=2048 -o ssd.py")  # fmt: skip
@@ -81,13 +84,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], about: str,
-    example: str, *, spec: bool = True, sizes: bool = True,
+    example: str, *, spec: bool | str = True, sizes: bool = True,
 ) -> argparse.ArgumentParser:  # fmt: skip
     p: argparse.ArgumentParser = commands.add_parser(
         name, help=about, description=f"{about[0].upper()}{about[1:]}.",
         epilog=f"example: {example}")  # fmt: skip
     if spec:
-        p.add_argument("spec", metavar="SPEC", help=_SPEC)
+        p.add_argument("spec", metavar="SPEC", help=_SPEC, nargs="?" if spec == "maybe" else None)
     if spec and sizes:
         p.add_argument("sizes", metavar="AXIS=SIZE", nargs="*", type=_size, help=_SIZES)
     p.set_defaults(run=run)
@@ -153,7 +156,12 @@ def _check_options(p: argparse.ArgumentParser) -> None:
 def _bench_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--orders", type=_several(*ORDERS), default=("auto",), metavar="A,B",
                    help="quadratic, chunked, linear, auto (default: auto)")  # fmt: skip
+    p.add_argument("--tune", choices=("off", "quick", "full"), default="off",
+                   help="search configurations first, and report them (default: off)")  # fmt: skip
     p.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5; medians")
+    p.add_argument("--calibrate", action="store_true",
+                   help="without SPEC: measure this machine's row of the device table, keep it")
+    p.add_argument("--device", choices=("cpu", "cuda"), help="what to calibrate (default: cuda)")
     _options(p, target=True, device=False, dtype=True, absent=True)
 
 
@@ -176,7 +184,8 @@ def _compiled(args: argparse.Namespace, order: str | None = None) -> Any:
     import smac
 
     return smac.compile(args.spec, target=args.target, order=order or args.order,
-                        chunk=getattr(args, "chunk", None))  # fmt: skip
+                        chunk=getattr(args, "chunk", None),
+                        tune=getattr(args, "tune", "off"))  # fmt: skip
 
 
 def _new(args: argparse.Namespace) -> int:
@@ -251,6 +260,11 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if args.calibrate == (args.spec is not None):
+        found = "both" if args.calibrate else "neither"
+        raise SpecError(f"bench: found {found} of SPEC and --calibrate; expected one of them")
+    if args.calibrate:
+        return _calibrate(args)
     from smac.testing.timing import time_op
 
     print(f"{args.spec}: {' '.join(f'{a}={n}' for a, n in args.sizes) or 'at its [sizes]'}")
@@ -261,6 +275,30 @@ def _bench(args: argparse.Namespace) -> int:
         print(f"{t.order:10} {t.chunk:6d} {_ms(t.forward)} {_ms(t.both)} {_ms(t.predicted, 14)}",
               flush=True)  # fmt: skip
     print(f"medians of {args.repeats}, {t.dtype} on {t.device}")
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    import torch
+
+    from smac.plan.calibrated import keep
+    from smac.plan.devices import TABLE
+    from smac.runtime.calibrate import calibrate
+    from smac.runtime.device import machine, shipped_row
+
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise PlanError("--device cuda: found no CUDA device; expected an NVIDIA GPU")
+    for what, measured in calibrate(device):
+        print(f"measured: {what}", file=sys.stderr, flush=True)
+        row = measured
+    shipped = TABLE[shipped_row(device)].to_dict()
+    print(f"{row.name}, measured on {machine(device)}\n{'':10} {'measured':>12} {'shipped':>12}")
+    for name, value in row.to_dict().items():
+        if isinstance(value, int | float):
+            print(f"{name:10} {value:12.4g} {float(shipped[name]):12.4g}")
+    print(f"{keep(row, machine(device))}: written; plans for this machine use it from now on\n"
+          "(SMAC_CALIBRATED=0 or deleting the file: the shipped row)")  # fmt: skip
     return 0
 
 
@@ -306,9 +344,11 @@ def _doctor(args: argparse.Namespace) -> int:
 def _doctor_torch(triton: bool) -> None:
     import torch
 
-    from smac.runtime.module import cache_dir
+    from smac.cachefile import cache_dir
 
     print(f"cache       {cache_dir()}")
+    for name, what in _CACHED:
+        print(f"  {name:9} {len(list((cache_dir() / name).glob('*')))} {what}")
     print(f"target torch   runs here ({torch.get_num_threads()} threads)")
     if not triton:
         why = "plans and emits here; running needs triton"
@@ -317,6 +357,21 @@ def _doctor_torch(triton: bool) -> None:
     else:
         why = "plans and emits here; no GPU: check runs it interpreted"
     print(f"target triton  {why}")
+    if triton and torch.cuda.is_available():
+        _doctor_compiler(torch.cuda.get_device_capability()[0])
+
+
+def _doctor_compiler(arch: int) -> None:
+    """What is known to go wrong in this compiler on this GPU, and what SMAC does."""
+    from importlib import metadata
+
+    from smac.codegen.known_bad import that_apply
+
+    version = metadata.version("triton")
+    for k in that_apply(version, arch):
+        text = f"{k.pattern}: {k.goes_wrong}. SMAC: {k.instead}"
+        print(textwrap.fill(text, WIDTH, initial_indent=f"  known bad    {k.name}: ",
+                            subsequent_indent=" " * 15))  # fmt: skip
 
 
 if __name__ == "__main__":

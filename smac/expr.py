@@ -312,3 +312,15 @@ def _fold_identity(e: Expr, fn: str, args: tuple[Expr, ...]) -> Expr:
             return a
         case _:
             return e
+
+
+def reads_position(e: Expr) -> bool:
+    """Whether `e` grows with a position that it reads: an angle then wants more digits than float32
+    has. Remainders do not grow; what is read *at* a position is a number like any other."""
+    match e:
+        case Index("T") | Pos():
+            return True
+        case At() | Between() | Call("mod" | "lt" | "le" | "gt" | "ge" | "eq" | "ne", _):
+            return False
+        case _:
+            return any(reads_position(x) for x in children(e))

@@ -5,6 +5,9 @@ needed, products of pairs of values summed under a mask (`Carry`), what is taken
 (`Read`), the mask's own gradients (`Gather`), and where results go (`Store`). Both targets print
 the same steps; how many kernels the reads are spread over is the schedule (lower/adjoint.py).
 
+A split walk has a program for each segment of T: one kernel finds what every segment adds to the
+state by itself, a `Join` makes of that the states that enter them, and the walk starts from those.
+
 Names: a read of Y's gradients goes to "d.Q", "d.K", "d.V"; a value v of the mask gets "d.v"; the
 cotangent of an output y is the buffer "d.y", the gradient of an input x the buffer "grad.x". States
 are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
@@ -38,9 +41,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smac.axes import SEQ as SEQ  # re-exported: buffers speak of it
+from smac.axes import SEG as SEG  # re-exported: buffers speak of them
+from smac.axes import SEQ as SEQ
 from smac.expr import Expr
 from smac.masks.base import Support
+from smac.plan.config import OWN, Tiles
 
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
@@ -91,7 +96,9 @@ class LaneIR:
     """`masks.base.Lane` with values in place of expressions; None: log decay 0, no reset, 1, 1.
 
     `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T). A `late`
-    lane reads the state before the token's own decay and write.
+    lane reads the state before the token's own decay and write. An `upper` lane is one of those
+    above the diagonal: the mask holds it transposed. A lane that does not keep anything (`keeps`)
+    is a diagonal, without a state.
     """
 
     decay: str | None
@@ -99,6 +106,8 @@ class LaneIR:
     read: str | None = None
     write: str | None = None
     late: bool = False
+    upper: bool = False
+    keeps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +115,16 @@ class Carry:
     """The product left ⊗ right (N side, P side), swept along T under the mask.
 
     Kind "chunked"/"recurrent": a state [N, P] per head and lane. `reverse` sweeps from the end,
-    under Lᵀ. `initial`/`final` name state buffers or None; `saves` a scratch buffer that keeps the
-    state with which the sweep enters each segment of the walk (axes batch, "C" for segments in
-    order of time, H, R, N, P); `restores` instead reads the states that an earlier kernel saved.
-    `against` names states that another carry saved: where the sweep enters a segment, their product
-    with its own, summed over N, goes to the buffer `met` (axes batch, "C", H, R, P); a carry with
-    `met` and `restores` reads it there.
+    under Lᵀ. It takes the lanes that are `upper` where it is; L then stands for those lanes, which
+    the mask holds transposed. `initial`/`final` name state buffers or None; `saves` a scratch
+    buffer that keeps the state with which the sweep enters each segment of the walk (axes batch,
+    "C" for segments in order of time, H, R, N, P); `restores` instead reads the states that an
+    earlier kernel saved. `against` names states that another carry saved: where the sweep enters a
+    segment, their product with its own, summed over N, goes to the buffer `met` (axes batch, "C",
+    H, R, P); a carry with `met` and `restores` reads it there.
+    Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
+    N, P) and `spans` the log2 decay across it (batch, SEG, H, R); `enters` names the states from
+    which the segments start.
     """
 
     name: str
@@ -124,11 +137,16 @@ class Carry:
     restores: str | None = None
     against: str | None = None
     met: str | None = None
+    leaves: str | None = None
+    spans: str | None = None
+    enters: str | None = None
+    upper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """`out` = `operand` · (mask applied to `carry`), contracted over "N" or "P"; the other stays.
+    Where a kernel restores the states of both sides of a mask, it reads the carries of that name.
 
     out[t, p] = Σ_s L[t,s] (Σ_n operand[t,n] left[s,n]) right[s,p]  for over = "N", and with left
     and right exchanged for over = "P"; L is transposed when the carry is reversed.
@@ -148,6 +166,11 @@ class LaneGrad:
     decay: str | None = None
     read: str | None = None
     write: str | None = None
+
+    @property
+    def outs(self) -> tuple[str, ...]:
+        """The gradients that there are."""
+        return tuple(n for n in (self.decay, self.read, self.write) if n is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +204,13 @@ class Store:
 class Walk:
     """How a kernel goes along T: pieces of `chunk` tokens (rows of a tile for "tiles"),
     `segment` tokens at a time where the target keeps several chunks in flight. A `mirrored` walk
-    sees time backwards: its first token is the last."""
+    sees time backwards: its first token is the last. `split`: segments are walked side by side."""
 
     chunk: int
     segment: int
     reverse: bool = False
     mirrored: bool = False
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +219,8 @@ class Kernel:
 
     `channel` is None, "N" or "P": the axis that the mask carries beside T and S.
     `entry` with `support` (kind "tiles"): L[t,s] over `At`/`Between` whose bases are `Name`s of
-    values; `lanes` (kinds "chunked", "recurrent"). `group`: the group axis of this kernel's values.
+    values; `runs`: those of them that never fall along T (kind "tiles"); `lanes` (kinds
+    "chunked", "recurrent"). `group`: the group axis of this kernel's values.
     Y and Z in `stores` are the read "Y" without its tail, and its tail.
     """
 
@@ -209,6 +234,7 @@ class Kernel:
     lane_grads: tuple[LaneGrad, ...] = ()
     entry: Expr | None = None
     support: Support | None = None
+    runs: tuple[str, ...] = ()
     gathers: tuple[Gather, ...] = ()
     stores: tuple[Store, ...] = ()
     channel: str | None = None
@@ -228,6 +254,24 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """What segments add to a state → the states that enter them, in place: the buffer `states`
+    (axes batch, SEG, H, R, N, P), by the log2 decays `spans` across segments of `segment` tokens.
+
+    `initial` and `final` name state buffers or None; `reverse` goes from the last segment; `tail`:
+    states have one more column along P."""
+
+    name: str
+    states: str
+    spans: str
+    segment: int
+    initial: str | None = None
+    final: str | None = None
+    reverse: bool = False
+    tail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Move:
     """`out` is `source` at other tokens: `fn` is one of expr.MOVE_FUNCTIONS, ends repeated.
 
@@ -239,12 +283,13 @@ class Move:
     back: bool = False
 
 
-Step = Kernel | Scan | Move
+Step = Kernel | Scan | Move | Join
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds."""
+    """Buffers and the steps that fill them, in order. `batch` and `groups` sort the axes' kinds;
+    `tiles`: how kernels are cut, where that is not the printer's choice."""
 
     name: str
     buffers: tuple[Buffer, ...]
@@ -252,6 +297,7 @@ class Program:
     batch: tuple[str, ...] = ("B",)
     groups: tuple[str, ...] = ()
     packed: bool = False
+    tiles: Tiles = OWN
 
     def buffer(self, name: str) -> Buffer:
         """The buffer called `name`; KeyError when there is none."""

@@ -9,14 +9,14 @@ from collections import Counter
 
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import DTYPES, KINDS, ROLES, Kernel, Move, Program, Scan
+from smac.ir import DTYPES, KINDS, ROLES, Join, Kernel, Move, Program, Scan
 
 
 def verify(program: Program) -> Program:
     """`program` itself when it is well formed; CodegenError otherwise."""
     known = {b.name for b in program.buffers}
-    for name, n in Counter(b.name for b in program.buffers).items():
-        _hold(n == 1, program, f"buffer '{name}' is declared {n} times")
+    for twice, n in Counter(b.name for b in program.buffers).items():
+        _hold(n == 1, program, f"buffer '{twice}' is declared {n} times")
     for b in program.buffers:
         _hold(b.dtype in DTYPES, program, f"buffer '{b.name}' has dtype '{b.dtype}'")
         _hold(b.role in ROLES, program, f"buffer '{b.name}' has role '{b.role}'")
@@ -24,6 +24,10 @@ def verify(program: Program) -> Program:
         if isinstance(step, Scan | Move):
             what = type(step).__name__.lower()
             _hold({step.out, step.source} <= known, program, f"{what} of unknown '{step.source}'")
+        elif isinstance(step, Join):
+            for name in (step.states, step.spans, step.initial, step.final):
+                _hold(name is None or name in known, program,
+                      f"join '{step.name}' of unknown '{name}'")  # fmt: skip
         else:
             _kernel(program, step, known)
     written = {s.buffer for k in program.steps if isinstance(k, Kernel) for s in k.stores}
@@ -37,6 +41,8 @@ def _kernel(program: Program, k: Kernel, known: set[str]) -> None:
     at = f"kernel '{k.name}'"
     _hold(k.kind in KINDS, program, f"{at}: kind '{k.kind}'")
     _hold(k.walk.chunk >= 1 and k.walk.segment >= 1, program, f"{at}: walk {k.walk}")
+    _hold(not k.walk.split or k.walk.segment % k.walk.chunk == 0, program,
+          f"{at}: segments of {k.walk.segment} tokens cut chunks of {k.walk.chunk}")
     _hold(k.kind != "tiles" or k.entry is not None, program, f"{at}: tiles without an entry")
     values = {v.name for v in k.values}
     outs = {r.out for r in k.reads} | {g.out for g in k.gathers}
@@ -51,7 +57,8 @@ def _kernel(program: Program, k: Kernel, known: set[str]) -> None:
     carries = {c.name: c for c in k.carries}
     for c in k.carries:
         _hold({c.left, c.right} <= values, program, f"{at}: carry '{c.name}' of unknown values")
-        for n in (c.initial, c.final, c.saves, c.restores, c.against, c.met):
+        for n in (c.initial, c.final, c.saves, c.restores, c.against, c.met, c.leaves, c.spans,
+                  c.enters):
             _hold(n is None or n in known, program, f"{at}: carry '{c.name}' names state '{n}'")
     for r in k.reads:
         _hold(r.carry in carries, program, f"{at}: read '{r.out}' of unknown carry '{r.carry}'")

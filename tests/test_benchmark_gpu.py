@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import namedtuple
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import softplus
 
-from benchmarks import clock, exact, gpu, plot, table
+from benchmarks import bars, clock, exact, gpu, plot, store, table, warm
 from benchmarks.cases import MODES, Shape
 from benchmarks.cases_gpu import (
     CHUNKED,
@@ -28,6 +29,7 @@ from benchmarks.cases_gpu import (
     FLASH,
     INDUCTOR,
     N_SWEEP,
+    SCALING,
     SCAN,
     SPECS,
     SSD,
@@ -96,6 +98,9 @@ def test_cases_cover_the_sweeps_once_and_name_known_sides() -> None:
     assert len({s.B * s.T * s.H for s in T_SWEEP}) == 1, "constant tokens × heads"
     assert {c.kind for c in every} == set(SPECS) == set(FIELDS)
     assert max(len(c.name) for c in every) <= 33
+    assert {b.case for b in bars.BARS} <= {c.name for c in every}
+    sides = {c.name: {*c.peers, bars.FLOOR, bars.COPY} for c in every}
+    assert all(set(b.sides) <= sides[b.case] for b in bars.BARS)
 
 
 @pytest.mark.parametrize("kind", FIELDS)
@@ -230,6 +235,7 @@ def on_cpu(monkeypatch: Any) -> gpu.Bench:
 
     monkeypatch.setattr(clock, "measure", once)
     monkeypatch.setattr(clock, "peak_bytes", lambda run: 2**20)
+    monkeypatch.setattr(clock, "kept_bytes", lambda call: 512)
     monkeypatch.setattr(clock, "cache_bytes", lambda: 0)
     monkeypatch.setattr(clock, "alive", lambda: True)
     return gpu.Bench(H100, "cpu", time.monotonic() + 600)
@@ -248,7 +254,7 @@ def test_a_run_survives_missing_and_failing_peers(on_cpu: gpu.Bench, monkeypatch
               GpuCase("step", KINDS["step"])]  # fmt: skip
     saved: list[int] = []
     rows = gpu.run(on_cpu, chosen, lambda found: saved.append(len(found)))
-    assert saved == [4, 10, 11, 11]
+    assert saved == [4, 6, 1]
     by = {(r.case.split()[0], r.mode, r.side): r for r in rows}
     assert by["causal", "forward", CHUNKED].note.startswith("missing: fla")
     assert by["toeplitz", "forward", INDUCTOR].note == "RuntimeError: no kernel\nfor this shape"
@@ -256,6 +262,7 @@ def test_a_run_survives_missing_and_failing_peers(on_cpu: gpu.Bench, monkeypatch
     assert by["toeplitz", "forward", FFT].error == pytest.approx(0, abs=0.01)
     ours = [r for r in rows if r.side == "smac"]
     assert all(r.seconds == 2e-3 and not r.failed and r.how for r in ours)
+    assert [r.kept for r in ours] == [None, 512, None, 512, None]
     text = table.table(rows)
     assert max(map(len, text.splitlines())) <= 100
     assert "missing: fla" in text
@@ -295,28 +302,117 @@ def test_nothing_starts_after_the_deadline(on_cpu: gpu.Bench) -> None:
 
 def test_table_lines() -> None:
     ours = Row("ssd 8,2048,80,64,128,1", "forward", "smac", 0.289e-3, 0.012, 1e-4, 0.1156e-3,
-               peak=160 * 2**20, error=2.3e-3)  # fmt: skip
-    peer = replace(ours, side=SSD, seconds=0.728e-3, error=None)
+               floor_bytes=0.1156e-3, peak=160 * 2**20, error=2.3e-3,
+               how="chunked 64 sweep")  # fmt: skip
+    peer = replace(ours, side=SSD, seconds=0.728e-3, error=None, how="")
     text = table.table([ours, peer]).splitlines()
-    assert text[1] == ("ssd 8,2048,80,64,128,1           fwd smac                0.2890   1    2.50"
-                       "             160  2.3e-03")  # fmt: skip
-    assert text[2].split() == ["fwd", "mamba_ssm", "ssd", "0.7280", "1", "6.30", "2.52", "160"]
+    assert text[1] == "ssd 8,2048,80,64,128,1"
+    assert text[2] == ("  fwd smac               0.2890   1   2.50         40%    160"
+                       "        2.3e-03  chunked 64 sweep")  # fmt: skip
+    assert text[3].split() == ["fwd", "mamba_ssm", "ssd", "0.7280", "1", "6.30", "2.52", "16%",
+                               "160"]  # fmt: skip
+    assert table.line(replace(ours, kept=512), None).split()[7:9] == ["512", "B"]
+    assert table.line(replace(ours, kept=3 * 2**19), None).split()[7] == "1.5"
     long = replace(peer, note="error " * 50)
-    assert len(table.line(long, None, True)) == table.WIDTH
+    assert len(table.line(long, None)) == table.WIDTH
     assert max(map(len, table.about({f"key{i}": "x" * 30 for i in range(9)}).splitlines())) <= 100
+
+
+def test_bars_by_hand() -> None:
+    """Held and missed at the ratio itself; a bar without figures says why."""
+    forward = "forward"
+    best, floor_bar = (b for b in bars.BARS if b.case.startswith("causal 4,") and b.mode == forward)
+    copy = next(b for b in bars.BARS if b.sides == (bars.COPY,))
+    flash = next(b for b in bars.BARS if b.sides == (FLASH,) and b.more)
+    ours = Row(best.case, forward, "smac", 1e-3, floor=0.5e-3)
+    chunk, fused = (replace(ours, side=s, seconds=t) for s, t in (("fla chunk", 2.2e-3),
+                                                                  ("fla fused", 3e-3)))  # fmt: skip
+
+    def found(bar: bars.Bar, *rows: Row) -> bars.Found:
+        return bars.judged(bar, {(r.case, r.mode, r.side): r for r in rows})
+
+    good = found(best, ours, chunk, fused)
+    assert (good.ratio, good.rival, good.verdict) == (2.2, "fla chunk", "held")
+    assert found(best, ours, replace(chunk, seconds=2.1e-3)).verdict == "MISSED"
+    assert found(floor_bar, ours).verdict == "MISSED"
+    assert found(floor_bar, replace(ours, floor=0.8e-3)).verdict == "held"
+    gone = replace(chunk, seconds=None, note="missing: fla")
+    none = found(best, ours, gone)
+    assert none.verdict == "no figure"
+    assert none.why == "fla chunk: missing: fla; fla fused: not measured"
+    assert found(best, chunk).why == "smac: not measured"
+    one = Row(copy.case, forward, "smac", 1e-3, floor_bytes=0.86e-3)
+    assert (found(copy, one).ratio, found(copy, one).held) == (pytest.approx(0.86), True)
+    even = [Row(flash.case, flash.mode, s, 1e-3) for s in ("smac", FLASH)]
+    assert found(flash, *even).verdict == "MISSED", "faster means faster"
+    text = bars.table([ours, chunk]).splitlines()
+    assert max(map(len, text)) <= 100
+    assert f"1 of {len(bars.BARS)} bars held, 1 missed" in text[-2]
+
+
+def test_results_go_on_where_a_run_ended(tmp_path: Path) -> None:
+    """A case counts as done when each side has a row; other sources, and it is dropped."""
+    one, two = GpuCase("ssd", TINY, (SSD,)), GpuCase("step", KINDS["step"])
+    results = store.load(tmp_path)
+    assert results.begin({"sources": "a", "device": "x", "copy TB/s": 3}) == 0
+    rows = [Row(one.name, m, s, 1e-3, kept=0) for m in MODES for s in ("smac", SSD)]
+    results.put([*rows[:-1], replace(rows[-1], seconds=None, note="skipped: over")], (two, one))
+    assert not store.load(tmp_path).done(one)
+    results.put(rows, (two, one))
+    results.put([Row(two.name, "forward", "smac", 1e-3)], (two, one))
+    again = store.load(tmp_path)
+    assert [r.case for r in again.rows] == [two.name, *[one.name] * 4], "in the order of cases"
+    assert again.rows[1:] == rows
+    assert again.done(one)
+    assert again.done(two)
+    assert again.begin({"sources": "a", "device": "x", "copy TB/s": 2.9}) == 0
+    again.put([replace(r, run=1) for r in rows], (two, one))
+    once_more = store.load(tmp_path)
+    assert [r["copy TB/s"] for r in once_more.runs] == [3, 2.9]
+    assert [r.run for r in once_more.rows] == [0, 1, 1, 1, 1]
+    assert once_more.begin({"sources": "b", "device": "x"}) == 5
+    once_more.save()
+    assert store.load(tmp_path).runs == [{"sources": "b", "device": "x"}]
+
+
+def test_processes_share_kernels_alike() -> None:
+    """A kernel is in one share, that of each other call which is compiled to the same."""
+    param = namedtuple("param", "name is_constexpr")
+    kernel = SimpleNamespace(fn=warm.mine, arg_names=["p_x", "n", "C"],
+                             params=[param("p_x", False), param("n", False), param("C", True)])
+
+    def key(*args: Any, **kwargs: Any) -> Any:
+        return warm.special(kernel, args, kwargs)
+
+    x = torch.zeros(8)
+    assert key(x, 32, C=64) == key(x.clone(), 48, C=64) == key(x, n=16, C=64)
+    others = [key(x, 32, C=32), key(x, 33, C=64), key(x, 1, C=64), key(x.double(), 32, C=64),
+              key(x, 32, C=64, num_warps=8), key(x[1:], 32, C=64)]  # fmt: skip
+    assert len({str(k) for k in [*others, key(x, 32, C=64)]}) == 7
+    for n in range(50):
+        assert sum(warm.mine(("k", n), i, 4) for i in range(4)) == 1
+
+
+def test_few_processes_hold_large_cases() -> None:
+    by = {c.name: warm.workers_for(c, 15) for c in cases()}
+    assert by["step 128,1,80,64,128,1"] == 15
+    assert 1 <= by["ssd 1,1048576,16,64,64,1"] < 15
 
 
 def test_plots(tmp_path: Path) -> None:
     """Points come from the sweeps alone; without matplotlib it is an ImportError that names it."""
-    rows = [Row(GpuCase("ssd", s).name, mode, "smac", 1e-3 * s.N, floor=1e-4)
-            for s in N_SWEEP for mode in MODES]  # fmt: skip
+    rows = [Row(GpuCase("ssd", s).name, mode, "smac", 1e-3 * s.N, floor=1e-4, peak=s.T * 2**20,
+                kept=0) for s in (*N_SWEEP, *SCALING) for mode in MODES]  # fmt: skip
     rows.append(Row("causal 8,4096,32,64,64,1", "forward", "smac", 1.0, floor=1e-4))
     found = plot.series(rows, N_SWEEP, "N", "forward")
     assert found["smac"] == [(n, float(n)) for n in (16, 32, 64, 128, 256, 512)]
     assert found["floor"][0] == (16, pytest.approx(0.1))
+    held = plot.memory(rows, SCALING)
+    assert held["smac"][-1] == (2**20, 2**20)
+    assert held["smac, kept for backward"][0] == (2**12, 2**-10)
     if find_spec("matplotlib"):
         written = plot.plot(rows, tmp_path, "title")
-        assert [p.name for p in written] == ["time_vs_T.png", "time_vs_N.png"]
+        assert [p.name for p in written] == ["time_vs_T.png", "time_vs_N.png", "scaling.png"]
     else:
         with pytest.raises(ImportError, match="matplotlib"):
             plot.plot(rows, tmp_path, "title")
@@ -331,24 +427,32 @@ def test_main_without_a_gpu(capsys: Any, monkeypatch: Any) -> None:
     assert "no case matches 'nothing like it'" in capsys.readouterr().err
 
 
-def test_main_writes_json_and_says_why_there_is_no_plot(
+def test_main_writes_results_and_says_why_there_is_no_plot(
     on_cpu: gpu.Bench, monkeypatch: Any, tmp_path: Path, capsys: Any
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(clock, "ceilings", lambda: H100)
-    monkeypatch.setattr(gpu, "machine", lambda c: {"device": "a GPU"})
+    monkeypatch.setattr(gpu, "machine", lambda c: {"device": "a GPU", "sources": "a"})
     monkeypatch.setattr(gpu, "Bench", lambda *_: on_cpu)
     monkeypatch.setattr(gpu, "how", lambda case, mode: "chunked 64 sweep")
     monkeypatch.setattr(gpu, "cases", lambda: (GpuCase("causal", KINDS["causal"]),
                                                GpuCase("step", KINDS["step"])))  # fmt: skip
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    target = tmp_path / "out.json"
-    assert gpu.main(["--only", "^causal", "--json", str(target), "--plot", str(tmp_path)]) == 0
-    found = json.loads(target.read_text())
-    assert found["machine"] == {"device": "a GPU"}
+    argv = ["--only", "^causal", "--out", str(tmp_path), "--workers", "0"]
+    assert gpu.main(argv) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["runs"] == [{"device": "a GPU", "sources": "a"}]
     assert [(r["mode"], r["how"], r["seconds"]) for r in found["rows"]] == [
         (m, "chunked 64 sweep", 2e-3) for m in MODES]  # fmt: skip
     out = capsys.readouterr().out
-    assert out.splitlines()[1] == table.HEADER
+    assert out.splitlines()[2] == table.HEADER
+    assert f"0 of {len(bars.BARS)} bars held" in out
     assert "no plot: matplotlib is not installed" in out or "no plot: import of matplotlib" in out
+    monkeypatch.setattr(clock, "measure", None)  # nothing is left to measure
+    assert gpu.main(argv) == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([*argv, "--report"]) == 0
+    assert (tmp_path / "gpu.txt").read_text().splitlines()[2] == table.HEADER
+    assert gpu.main(["--report", "--out", str(tmp_path / "none")]) == 1
+    assert "no results" in capsys.readouterr().err

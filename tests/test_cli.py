@@ -125,7 +125,7 @@ def test_plan_prints_candidates_and_takes_sizes(capsys: pytest.CaptureFixture[st
 
 
 def test_plan_says_where_nothing_beats_quadratic(capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "plan", "toeplitz", "T=64", "--device", "h100")
+    _, out, _ = run(capsys, "plan", "window", "T=64", "--device", "h100")
     assert "crossover  none: the quadratic order wins at every T up to 131072" in out
     _, forced, _ = run(capsys, "plan", "ssd", "--order", "chunked", "--device", "h100")
     assert "crossover" not in forced
@@ -172,6 +172,9 @@ def test_doctor_tells_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (0, "")
     for word in ("smac", "python", "torch", "triton", "templates", "cache"):
         assert re.search(rf"^{word} ", out, re.M)
+    assert re.search(r"^  src +\d+ rendered sources$", out, re.M)
+    assert re.search(r"^  checked +\d+ programs that were right at first use$", out, re.M)
+    assert re.search(r"^  tune +\d+ tuning results$", out, re.M)
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

@@ -19,10 +19,11 @@ READS = (Read("d.Q", "KV", "dY", "P"), Read("d.K", "QG", "V", "P"), Read("d.V", 
 KV, QG = Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)
 
 
-def plan(name: str, order: str, state: bool = False, target: str = "torch") -> Plan:
+def plan(name: str, order: str, state: bool = False, target: str = "torch",
+         back: bool = False) -> Plan:  # fmt: skip
     op = smac.compile(name, target=target, order=order)
     device = "cpu" if target == "torch" else "h100"
-    return op._plan({}, None, device, False, state, ())
+    return op._plan({}, None, device, back, state, ())
 
 
 def kernels(p: Program) -> tuple[Kernel, ...]:
@@ -155,7 +156,7 @@ def test_toeplitz_goes_by_its_entry() -> None:
     assert k.entry is not None
     assert k.support is not None
     assert (k.support.lo, k.support.hi) == (0, None)
-    (main,) = kernels(backward(plan("toeplitz", "quadratic")))
+    (main,) = kernels(backward(plan("toeplitz", "quadratic", back=True)))
     assert main.carries == (KV, QG)
     ((out, pattern, base),) = ((g.out, g.pattern, g.base) for g in main.gathers)
     assert (out, pattern, base) == ("d.m0.0", "lag", "m0")

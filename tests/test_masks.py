@@ -13,8 +13,9 @@ from smac.errors import PlanError, SpecError
 from smac.expr import ONE, S_POS, T_POS, ZERO, At, Expr, Index, Name, Num, Pos, Size, call
 from smac.masks import Generators, Lane, Mask, Support, build, register
 from smac.masks.algebra import Product, Sum
-from smac.masks.band import EMPTY, FULL, band, empty
+from smac.masks.band import EMPTY, FULL, band, empty, equal_at
 from smac.masks.decay import Decay
+from smac.masks.document import Document
 from smac.masks.formula import Formula
 from smac.masks.toeplitz import Toeplitz
 from smac.parse import parse
@@ -305,3 +306,21 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
     )
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))
+
+
+def test_what_is_equal_wherever_an_entry_is_not_zero() -> None:
+    """Documents say so through products and masks around them, sums where both do."""
+    doc, causal = Document(Name("ids")), Decay(ONE)
+    ids, other = call("runs", Name("ids")), call("runs", Name("other"))
+    for mask, due in (
+        (doc, {ids}), (causal, set()), (Product(doc, causal), {ids}), (Sum(doc, causal), set()),
+        (Sum(Product(doc, causal), doc), {ids}), (Product(doc, causal).transpose(), {ids}),
+        (Product(doc, Document(Name("other"))), {ids, other}),
+    ):  # fmt: skip
+        assert equal_at(mask.entry()) == due, str(mask)
+    later = call("eq", At(ids, (call("add", T_POS, ONE),)), At(ids, (S_POS,)))
+    assert equal_at(call("where", later, ONE, ZERO)) == frozenset()
+    same = call("eq", At(ids, (T_POS,)), At(ids, (S_POS,)))
+    assert equal_at(call("where", same, ZERO, ONE)) == frozenset()
+    assert equal_at(call("where", call("lt", T_POS, S_POS), ZERO, same)) == {ids}
+    assert equal_at(ZERO) == frozenset()

@@ -26,7 +26,7 @@ SSD = smac.compile("ssd")
         ({"target": "cuda"}, "target: found 'cuda'; expected one of auto, torch, triton"),
         ({"order": "fast"},
          "order: found 'fast'; expected one of auto, linear, quadratic, chunked"),
-        ({"tune": "on"}, "tune: found 'on'; expected one of off"),
+        ({"tune": "on"}, "tune: found 'on'; expected one of off, quick, full"),
         ({"precision": "tf16"}, "precision: found 'tf16'; expected one of ieee, tf32"),
         ({"chunk": 0}, "chunk: found 0; expected a whole number, at least 1"),
         ({"chunk": True}, "chunk: found True; expected a whole number, at least 1"),

@@ -32,6 +32,8 @@ def test_what_is_well_formed_comes_back() -> None:
                              "['x = (1,']"),
         ("x = eval('1')\n", "rendered source names 'eval'"),
         ("f = __import__\n", "rendered source names '__import__'"),
+        ("x = 1\ny = x % 2 == 0 != 0\n", "rendered source chains comparisons: x % 2 == 0 != 0; "
+                                       "expected parentheses"),
         ("def backward():\n    pass\n", "rendered source does not define forward"),
     ],
 )  # fmt: skip

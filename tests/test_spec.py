@@ -305,6 +305,8 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
      "sizes.G: G = 4 does not divide H = 6"),
     ({"expect": {"order": "fast"}},
      "expect.order: expected one of linear, quadratic, chunked, found 'fast'"),
+    ({"expect": {"forward": "linear"}},
+     "expect.forward: unknown key 'forward'; expected one of order, backward"),
     ({"inputs": {"z": {"axes": "H", "optional": True}}, "output": {"y": "Y * z"}},
      "output.y: 'z' is optional and may be absent; use it only in the second argument of "
      "given(z, …, …), or give it a default"),

@@ -284,3 +284,42 @@ def test_axes_that_nobody_carries_are_no_axes_of_a_state() -> None:
     close_states(state, due)
     again, _ = op(**inputs, initial_state=state, return_state=True)
     close(again, op.reference(**inputs, initial_state=due))
+
+
+def per_head() -> tuple[smac.Op, dict[str, torch.Tensor]]:
+    """Documents that differ from head to head, and inputs of 9 tokens."""
+    text = str(smac.load("retnet")).replace('L = "decay(gamma)"',
+                                            'L = "decay(gamma) * document(ids)"').replace(
+        'gamma = "H"', 'gamma = "H"\nids = "B T H"')  # fmt: skip
+    op = smac.compile(text, target="torch")
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 9, 4, 3, generator=g, dtype=torch.float64) for _ in range(3))
+    ids = (torch.rand(2, 9, 4, generator=g) < 0.3).long().cumsum(1)
+    return op, {"q": q, "k": k, "v": v, "gamma": torch.full((4,), 0.9).double(), "ids": ids}
+
+
+def test_documents_of_heads_have_a_last_id_each() -> None:
+    op, inputs = per_head()
+    y, last = op(**inputs, return_state=True)
+    assert torch.equal(last.last, inputs["ids"][:, -1])
+    close_states(last, op.reference(**inputs, return_state=True)[1])
+    first, state = op(**span(op.spec, inputs, 0, 4), return_state=True)
+    rest, end = op(**span(op.spec, inputs, 4, 9), initial_state=state, return_state=True)
+    close(torch.cat([first, rest], 1), y)
+    close_states(end, last)
+    one, _ = op.step(state, **token(op.spec, inputs, 4))
+    close(one, y[:, 4])
+
+
+def test_packed_documents_of_heads_continue() -> None:
+    op, inputs = per_head()
+    whole = {n: x[:1] if n != "gamma" else x for n, x in inputs.items()}
+    y, last = op(**whole, return_state=True)
+    ends = torch.tensor([0, 4, 4, 9])
+    # The third sequence goes on where the first ended: together they are the whole.
+    state = op(**span(op.spec, whole, 0, 4), return_state=True,
+               cu_seqlens=torch.tensor([0, 0, 0, 4]))[1]  # fmt: skip
+    after, end = op(**whole, cu_seqlens=ends, initial_state=state, return_state=True)
+    close(after[:, 4:], y[:, 4:])
+    assert end.last.shape == (3, 4)
+    assert torch.equal(end.last[2], last.last[0])

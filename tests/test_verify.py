@@ -14,6 +14,7 @@ from smac.ir import (
     Buffer,
     Carry,
     Gather,
+    Join,
     Kernel,
     LaneGrad,
     LaneIR,
@@ -49,8 +50,12 @@ BROKEN: dict[str, Callable[[], Program]] = {
     "scan of unknown 'who'": lambda: replace(
         SOUND, steps=(Scan("starts.ids", "starts", "who"), *SOUND.steps[1:])),
     K + "kind 'wavy'": lambda: with_kernel(kind="wavy"),
-    K + "walk Walk(chunk=0, segment=1, reverse=False, mirrored=False)": lambda: with_kernel(
-        walk=Walk(0, 1)),
+    K + "walk Walk(chunk=0, segment=1, reverse=False, mirrored=False, split=False)":
+        lambda: with_kernel(walk=Walk(0, 1)),
+    K + "segments of 24 tokens cut chunks of 16": lambda: with_kernel(
+        walk=Walk(16, 24, split=True)),
+    "join 'join_KV' of unknown 'enters.KV'": lambda: replace(
+        SOUND, steps=(*SOUND.steps, Join("join_KV", "enters.KV", "spans.KV", 64))),
     K + "tiles without an entry": lambda: with_kernel(kind="tiles"),
     K + "value 'Q' reads unknown ['w']": lambda: with_kernel(
         values=(replace(KERNEL.values[0], expr=Name("w")), *KERNEL.values[1:])),

@@ -10,10 +10,23 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from smac.errors import CodegenError
-from smac.expr import At, Between, Call, Expr, Given, Index, Name, Num, Pos, Size, children
+from smac.expr import (
+    At,
+    Between,
+    Call,
+    Expr,
+    Given,
+    Index,
+    Name,
+    Num,
+    Pos,
+    Size,
+    children,
+    reads_position,
+)
 
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "**"}
 COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -44,16 +57,19 @@ class Code:
 
 @dataclass
 class Scope:
-    """Names in scope, the axes' order, and the statements made so far."""
+    """Names in scope, the axes' order, and the statements made so far.
+
+    `wide`: what is printed is an angle that grows with a position, in float64 whatever `acc` is."""
 
     order: tuple[str, ...]
     group: dict[str, str] = field(default_factory=dict)  # group axis → code for heads a group
     names: dict[str, Code] = field(default_factory=dict)
-    memo: dict[Expr, Code] = field(default_factory=dict)
+    memo: dict[tuple[Expr, bool], Code] = field(default_factory=dict)
     shared: Counter[Expr] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
     fresh: int = 0
     prefix: str = "e"
+    wide: bool = False
 
     def define(self, name: str, text: str, axes: tuple[str, ...] | None) -> None:
         """`name` reads as `text` with `axes`."""
@@ -106,15 +122,15 @@ class Scope:
 
     def code(self, e: Expr) -> Code:
         """The code of `e`; shared calls become locals first."""
-        if e in self.memo:
-            return self.memo[e]
+        if (e, self.wide) in self.memo:
+            return self.memo[e, self.wide]
         made = self._code(e)
         if isinstance(e, Call) and made.axes is not None and self.shared[e] > 1:
             name = f"{self.prefix}{self.fresh}"
             self.fresh += 1
             self.lines.append(f"{name} = {made.text}")
             made = Code(name, made.axes, made.boolean)
-        self.memo[e] = made
+        self.memo[e, self.wide] = made
         return made
 
     def _code(self, e: Expr) -> Code:
@@ -124,22 +140,43 @@ class Scope:
             case Name(id):
                 if id not in self.names:
                     raise CodegenError(f"no code for the name '{id}' in this kernel")
-                return self.names[id]
+                return self._doubled(self.names[id])
             case Size(axis):
                 return Code(f"n_{axis}", None, integer=True)
             case Index(axis):
-                return self.names[f"index_{axis}"]
+                return self._doubled(self.names[f"index_{axis}"])
+            case Call("sin" | "cos" as fn, (angle,)) if not self.wide and reads_position(angle):
+                return self._turned(fn, angle)
             case Call(fn, args):
                 return self._call(fn, [self.code(a) for a in args])
             case Given() | Pos() | At() | Between():
                 raise CodegenError(f"{type(e).__name__} is not a pointwise expression")
 
+    def _doubled(self, code: Code) -> Code:
+        """A number as it is read in an angle."""
+        if not self.wide or code.axes is None or code.integer or code.boolean:
+            return code
+        return replace(code, text=f"{closed(code.text)}.double()")
+
+    def _turned(self, fn: str, angle: Expr) -> Code:
+        """sin or cos of an angle that grows with a position: whole turns are taken off first."""
+        self.wide = True
+        try:
+            code = self.code(angle)
+        finally:
+            self.wide = False
+        if code.axes is None:
+            return self._call(fn, [code])
+        whole = f"{closed(code.text)}.double()" if code.integer else bare(code.text)
+        return Code(f"torch.{fn}(torch.remainder({whole}, 2 * math.pi).to(acc))", code.axes)
+
     def _call(self, fn: str, args: list[Code]) -> Code:
+        acc = "torch.float64" if self.wide else "acc"
         axes = self.union(*args)
         texts = [self.align(a, axes) for a in args]
         if fn in ("where", "minimum", "maximum", "clamp"):  # they would keep a comparison's type
             first = 1 if fn == "where" else 0
-            texts[first:] = [f"{t}.to(acc)" if a.boolean else t
+            texts[first:] = [f"{t}.to({acc})" if a.boolean else t
                              for a, t in zip(args[first:], texts[first:], strict=True)]  # fmt: skip
         if fn == "where":
             return self._where(args, texts, axes)
@@ -147,13 +184,15 @@ class Scope:
             return Code(_bounded(fn, args, texts), axes)
         whole = all(a.integer for a in args) and fn in INTEGER
         texts = [
-            f"{t}.to(acc)" if a.boolean or (a.integer and not whole and a.axes is not None) else t
+            f"{t}.to({acc})" if a.boolean or (a.integer and not whole and a.axes is not None) else t
             for a, t in zip(args, texts, strict=True)
         ]
         if fn in BINARY:
             return Code(f"({texts[0]} {BINARY[fn]} {texts[1]})", axes, integer=whole)
+        if fn in COMPARE and axes is None:  # a number: torch subtracts no bools
+            return Code(f"int({texts[0]} {COMPARE[fn]} {texts[1]})", None)
         if fn in COMPARE:
-            return Code(f"({texts[0]} {COMPARE[fn]} {texts[1]})", axes, axes is not None)
+            return Code(f"({texts[0]} {COMPARE[fn]} {texts[1]})", axes, True)
         if fn == "neg":
             return Code(f"(-{texts[0]})", axes, integer=whole)
         if fn in ("mod", "floordiv", "xor"):
@@ -176,7 +215,8 @@ class Scope:
             cond = f"torch.tensor({bare(cond)}, device=device)"
         yes, no = bare(texts[1]), bare(texts[2])
         if args[1].axes is None and args[2].axes is None:  # two numbers alone would be float32
-            yes = f"torch.tensor({yes}, dtype=acc, device=device)"
+            acc = "torch.float64" if self.wide else "acc"
+            yes = f"torch.tensor({yes}, dtype={acc}, device=device)"
         text = f"torch.where({bare(cond)}, {yes}, {no})"
         return Code(text, axes)
 

@@ -10,11 +10,12 @@ Non-goals: no loads, no axes (triton_tiles.py names the leaves), no statements.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from smac.errors import CodegenError
-from smac.expr import Call, Expr, Num
+from smac.expr import Call, Expr, Num, reads_position
 
 #: Precedences: comparison < sum < product < unary < atom.
 COMPARE, SUM, PRODUCT, UNARY, ATOM = range(5)
@@ -45,7 +46,7 @@ _TL = {"exp": "tl.exp", "log": "tl.log", "sqrt": "tl.sqrt", "abs": "tl.abs", "si
        "maximum": "tl.maximum"}  # fmt: skip
 HELPERS = (
     "expm1", "log1p", "tanh", "sigmoid", "logsigmoid", "silu", "relu", "elu", "gelu", "softplus",
-    "sign", "chain", "power", "power_int", *_INTEGER,
+    "sign", "chain", "power", "power_int", "turned", *_INTEGER,
 )  # fmt: skip
 
 
@@ -54,10 +55,23 @@ def show(e: Expr, leaf: Leaf) -> Text:
     match e:
         case Num(value):
             return _number(value)
+        case Call("sin" | "cos" as fn, (angle,)) if reads_position(angle):
+            return Text(f"tl.{fn}({_turned(angle, leaf)})")
         case Call(fn, args):
             return _call(fn, [show(a, leaf) for a in args])
         case _:
             return leaf(e)
+
+
+def _turned(angle: Expr, leaf: Leaf) -> str:
+    """An angle that grows with a position: in float64 until whole turns are taken off."""
+
+    def wide(e: Expr) -> Text:
+        x = leaf(e)
+        return Text(f"{x.at(ATOM)}.to(tl.float64)") if x.kind == "float" else x
+
+    text = re.sub(r"\bACC\b", "tl.float64", real(show(angle, wide)))
+    return f"turned({text}).to(ACC)"
 
 
 def real(x: Text) -> str:

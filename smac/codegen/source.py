@@ -52,6 +52,10 @@ def checked(text: str, target: str, functions: tuple[str, ...]) -> Source:
                 raise CodegenError(f"rendered source imports '{module}'; allowed: {allowed}")
         if isinstance(node, ast.Name) and node.id in ("eval", "exec", "compile", "__import__"):
             raise CodegenError(f"rendered source names '{node.id}'")
+        # Tensors have no truth for Python to chain by, and an interpreter would not say so.
+        if isinstance(node, ast.Compare) and len(node.ops) > 1:
+            said = ast.unparse(node)
+            raise CodegenError(f"rendered source chains comparisons: {said}; expected parentheses")
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
     missing = [f for f in functions if f not in defined]
     if missing:

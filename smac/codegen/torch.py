@@ -16,6 +16,7 @@ from smac.codegen.torch_packed import in_chunks, packing, scan
 from smac.codegen.torch_sweep import SweepContext
 from smac.codegen.torch_sweep_grad import SweepGradContext
 from smac.codegen.torch_tiles import FftContext, TilesContext
+from smac.errors import CodegenError
 from smac.ir import Buffer, Kernel, Move, Program, Scan, Step
 
 STATES_IN = ("state.S0", "state.dST", "state.last")
@@ -138,6 +139,9 @@ def _step(step: Step, p: Program, shapes: Shapes) -> str:
         return _move(step, p)
     if isinstance(step, Scan):
         return scan(step, p) if p.packed else _scan(step, p)
+    if not isinstance(step, Kernel):
+        raise CodegenError(f"torch: step '{step.name}' joins segments, which this target walks "
+                           "in one kernel")  # fmt: skip
     make, template = BLOCKS[step.kind, len(step.reads) > 1]
     text = render(template, k=make(step, p, shapes))
     return "\n".join(line for line in text.splitlines() if line.strip())

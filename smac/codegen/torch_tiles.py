@@ -36,6 +36,8 @@ class TileScope(Scope):
 
     def _code(self, e: Expr) -> Code:
         match e:
+            case At() | Between() if self.wide:
+                return self._doubled(self._narrow(e))
             case Pos(which):
                 text = f"{which}_own" if self.packed and not self.inside else which
                 return Code(text, ("T",) if which == "t" else ("S",), integer=True)
@@ -51,6 +53,14 @@ class TileScope(Scope):
                 return Code(text, (*axes, "T", "S"))
             case _:
                 return super()._code(e)
+
+    def _narrow(self, e: Expr) -> Code:
+        """What an angle reads at positions: made as anywhere else."""
+        self.wide = False
+        try:
+            return self.code(e)
+        finally:
+            self.wide = True
 
     def at(self, base: Code, index: tuple[Expr, ...]) -> Code:
         """`base` read at positions `index`."""
@@ -345,6 +355,11 @@ class FftContext(TilesContext):
         return self._letters(self.tile_axes[self.base]).replace("w", "i")
 
     @property
+    def spectrum(self) -> str:
+        """Letters of the spectrum: those of Y, and behind them a channel N."""
+        return self.y + ("n" if "n" in self.base_letters else "")
+
+    @property
     def shift(self) -> str:
         """ "0" when lag 0 comes first, "mod" when lags wrap around, else it is in the middle."""
         assert isinstance(self.ir.entry, At)
@@ -359,7 +374,8 @@ class FftContext(TilesContext):
         (g,) = self.gathers
         at = self.y.index("i")
         lags = self._letters(self.tile_axes[g.base]).replace("w", "i")
-        lines = [f"lags = {reduce(f'torch.fft.irfft(dF, L, {at})', self.y, lags)}"]
+        dF = "torch.stack(dF, -1)" if "n" in lags else "dF"
+        lines = [f"lags = {reduce(f'torch.fft.irfft({dF}, L, {at})', self.spectrum, lags)}"]
         if self.shift == "T":
             lines.append("lags = torch.roll(lags, n_T - 1, -1)[..., : max(2 * n_T - 1, 0)]")
         else:

@@ -97,6 +97,9 @@ def _function(h: Host) -> Function:
     else:
         head.append(f"op = {takes[0]}.dtype")
     head.append("acc = torch.float64 if op == torch.float64 else torch.float32")
+    if p.tiles.columns:  # tuned: in the place of the module's own
+        head += ["def columns(n, dtype):",
+                 f"    return min(width(n, dtype), {p.tiles.columns})"]
     named = sorted(set(re.findall(r"\bn_([A-Za-z]\w*)", body)) - {"diagonals"})
     head += [f"n_{a} = {_size(h, a)}" for a in named]
     about = {"forward": "Outputs, then final states.", "backward": "Gradients, then of the state."}

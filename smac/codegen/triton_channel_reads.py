@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from smac.codegen.print_triton import Text
-from smac.codegen.triton_channels import CARRIED, LEVELS, OTHERS, end_of, sum_texts
+from smac.codegen.triton_channels import (
+    CARRIED,
+    LEVELS,
+    OTHERS,
+    end_of,
+    kept,
+    own_pair,
+    sum_texts,
+)
 from smac.codegen.triton_kernel import FAR, Draft, Launch, identifier, value
 from smac.codegen.triton_lanes import saved_state
 from smac.codegen.triton_sweeps import (
@@ -23,7 +31,6 @@ from smac.codegen.triton_sweeps import (
     columns_grid,
     draft_of,
     evenness,
-    lane_of,
     length,
     read_stores,
     sides,
@@ -98,10 +105,12 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     n_other = length(other, tail)
     d.constants |= {"BO": f"columns({n_other}, op)", **DOT}
     by_side = {r.carry: r.out for r in k.reads}
-    grad = k.lane_grads[0].decay if k.lane_grads else None
+    grad = next((g.decay for g in k.lane_grads if g.decay is not None), None)
+    own = [g.read for g in k.lane_grads if g.read is not None]
     x: dict[str, object] = {
         "channel": channel, "other": other, "n_other": n_other, "decay": grad,
-        "column": len(k.carries) > 1, **sum_texts(d, made["sums"], channel, side),
+        "column": len(k.carries) > 1, **sum_texts(d, k, made["sums"], side),
+        "own": own_pair(d, k, tile), "own_grad": bool(own),
         "left": d.whole(left, {"T": t, other: across}),
         "right": d.whole(right, {"T": t, other: across}),
         "b": d.operand(column, tile, cast=False),
@@ -116,10 +125,11 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
              for c in k.carries if c.name in by_side]  # fmt: skip
     if grad is not None:
         d.constants["EXACT"] = "op.itemsize >= 4"
-        lane = lane_of(k)
+        lane = kept(k)
         found.append((grad, "decay"))
         x["log"] = f"({d.number(str(lane.decay), late, 2)} + tl.zeros([C, BC], ACC))"
         x["reset"] = d.integer(lane.reset, late, 2)
+    found += [(out, "pair_grad") for out in own]
     x["outs"] = [(identifier(out), what) for out, what in found if identifier(out) != what]
     d.about = ", ".join(out for out, _ in found) + f", keeping {channel}, chunks in parallel."
     d.extra = {out: Text(f"b_{identifier(out)}") for out, _ in found}

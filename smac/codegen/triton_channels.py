@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from smac.codegen.print_triton import real
-from smac.codegen.triton_kernel import FAR, Draft, owned_grid, value
+from smac.codegen.triton_kernel import FAR, Draft, atom, owned_grid, value
 from smac.codegen.triton_rows import Sum
 from smac.codegen.triton_sweeps import DOT, lane_of
 from smac.codegen.triton_tiles import Frame, Ix, Scope
 from smac.codegen.triton_wrapper import Host
 from smac.expr import Expr, names
-from smac.ir import SEQ, Kernel
+from smac.ir import SEQ, Kernel, LaneIR
 
 #: Which operands carry the channel, (in rows, in columns), and which the other axis, by channel.
 CARRIED = {"N": ("Q", "K"), "P": ("dY", "V")}
@@ -54,9 +54,23 @@ def prepare_channel(host: Host, k: Kernel) -> dict[str, str]:
     return found | {w.what: host.rows[chunk, w] for w in _needs(k)}
 
 
+def kept(k: Kernel) -> LaneIR:
+    """The one lane with a state; the others are diagonals."""
+    return lane_of(replace(k, lanes=tuple(x for x in k.lanes if x.keeps)))
+
+
+def own_pair(d: Draft, k: Kernel, frame: Frame) -> str | None:
+    """The mask between a token and itself, over rows and channels; None: 1, and "": 0."""
+    terms = [] if kept(k).late else ["1.0"]
+    terms += [d.number(x.read, frame, 2) if x.read else "1.0" for x in k.lanes if not x.keeps]
+    if terms == ["1.0"]:
+        return None
+    return f"({' + '.join(terms)})" if len(terms) > 1 else "".join(map(atom, terms))
+
+
 def channel_sum(k: Kernel) -> Sum:
     """The decays and resets of the one lane, as they are summed."""
-    lane = lane_of(k)
+    lane = kept(k)
     decay, reset = (None if n is None else value(k, n).expr for n in (lane.decay, lane.reset))
     return Sum(decay, reset)
 
@@ -130,7 +144,7 @@ def _sums(host: Host, k: Kernel, total: Sum) -> str:
     d.constants["SUM"] = "tl.float64 if op.itemsize >= 4 else tl.float32"
     frame: Frame = {"T": Ix("o_t", 0, "m_t", 0, "C"), channel: Ix("o_c", 1, "m_c", 0, "BC")}
     at: Frame = {"C": Ix("i_chunk"), "I": Ix("tl.arange(0, C)", 0), channel: Ix("o_c", 1)}
-    lane = lane_of(k)
+    lane = kept(k)
     x = {
         "channel": channel, "pointer": d.scope.address(made, at, 2)[0],
         "log": "0.0" if lane.decay is None else d.number(lane.decay, frame, 2),
@@ -152,13 +166,14 @@ def _scores(host: Host, k: Kernel, total: Sum, sums: str, wanted: list[Made]) ->
     channel, chunk = str(k.channel), k.walk.chunk
     exprs = {e for w in wanted for e in w.exprs}
     given = [e for e in (total.decay, total.reset) if e is not None]
+    given += [value(k, x.read).expr for x in k.lanes if not x.keeps and x.read is not None]
     axes = _axes(host, [*given, *sorted(exprs, key=repr)])
     d = _draft(host, _name(host, "scores"), "Operands times their decays, and scores, of chunks.",
                k, axes, [])  # fmt: skip
     d.constants |= {"LEVELS": LEVELS.format(chunk=chunk), "FAR": FAR, **DOT}
     t = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
     side = Ix("o_c", 1, "m_c", 1, "BC")
-    x: dict[str, object] = {"channel": channel, **sum_texts(d, sums, channel, side)}
+    x: dict[str, object] = {"channel": channel, **sum_texts(d, k, sums, side), "own": None}
     if any(w.what == "columns" for w in wanted):
         x["end"] = end_of(d, sums, channel, side, Ix("i_chunk"))
     x |= dict.fromkeys(("rows", "columns", "scores", "row", "column"))
@@ -171,6 +186,8 @@ def _scores(host: Host, k: Kernel, total: Sum, sums: str, wanted: list[Made]) ->
         x[w.what] = d.scope.address(made, {**at, "J": Ix("o_i", 1)} if pairs else at, 2)[0]
         for what, e in zip(("row", "column") if pairs else (w.what[:-1],), w.exprs, strict=True):
             x[what] = _operand(d, e, {"T": t, channel: side})
+    if x["scores"]:
+        x["own"] = own_pair(d, k, {"T": t, channel: side})
     host.launch(replace(d.finish("channel_scores", x), stages="1"))
 
 
@@ -180,14 +197,19 @@ def _operand(d: Draft, e: Expr, frame: Frame) -> str:
     return f"tl.where({masks}, {real(d.scope.text(e, frame, 2, {}))}, 0.0)"
 
 
-def sum_texts(d: Draft, sums: str, channel: str, side: Ix) -> dict[str, object]:
-    """Sums of a chunk's rows, and those at the middles of blocks of them."""
+def sum_texts(d: Draft, k: Kernel, sums: str, side: Ix) -> dict[str, object]:
+    """Sums of a chunk's rows, those that its rows read by, and those at the middles of blocks."""
+    channel = str(k.channel)
     chunk: Mapping[str, Ix] = {"C": Ix("i_chunk")}
     middle: Frame = {**chunk, "I": Ix("o_middle", 0), channel: side}
     pointer, mask = d.scope.address(sums, middle, 2)
     rows: Frame = {**chunk, "I": Ix("o_i", 0, None, 0, "C"), channel: side}
+    total, past = d.scope.load(sums, rows, 2, raw=True).text, None
+    if kept(k).late:
+        row = Ix("(o_i - 1)", 0, "(o_i > 0)", 0, "C")
+        past = d.scope.load(sums, {**rows, "I": row}, 2, raw=True).text
     return {
-        "sum": d.scope.load(sums, rows, 2, raw=True).text,
+        "sum": total, "past": past,
         "middle": pointer, "middle_mask": mask,
     }  # fmt: skip
 

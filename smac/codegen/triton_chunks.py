@@ -24,7 +24,7 @@ from smac.codegen.triton_kernel import (
 )
 from smac.codegen.triton_lanes import log_decay, saved_state
 from smac.codegen.triton_rows import Row
-from smac.codegen.triton_sweeps import DOT, evenness, lanes_texts
+from smac.codegen.triton_sweeps import DOT, evenness, factor_texts, lane_sums
 from smac.codegen.triton_tiles import Frame, Ix, Scope
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.expr import Expr, Name, call, names, substitute
@@ -73,8 +73,10 @@ def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[S
     evenness(d, _WIDTHS, value(k, k.carries[0].right).tail is not None)
     d.constants["EXACT"] = "op.itemsize >= 4"
     x["split"] = split
-    # More warps than rows fill would hold the same tiles twice.
-    host.launch(replace(d.finish("chunks", x), warps=4, stages="1"))
+    # More warps than rows fill would hold the same tiles twice. Heads taken in turn are loaded
+    # ahead where registers allow for it: not beside the gradients of lanes.
+    ahead = "1" if k.lane_grads else "2 if op.itemsize == 2 else 1"
+    host.launch(replace(d.finish("chunks", x), warps=4, stages=ahead))
     for buffer, texts in terms.items():
         host.put(buffer, texts)
     return left
@@ -141,8 +143,8 @@ def _draft(host: Host, name: str, k: Kernel, sums_heads: bool, split: bool) -> D
 
 def _texts(d: Draft, k: Kernel) -> dict[str, object]:
     """Operands, factors and lanes; which products the template makes."""
-    forward = next(c for c in k.carries if not c.reverse)
-    reverse = next((c for c in k.carries if c.reverse), None)
+    forward = next(c for c in k.carries if c.name == "KV")
+    reverse = next((c for c in k.carries if c.name == "QG"), None)
     outs = {r.out for r in k.reads}
     x: dict[str, object] = {"y": "Y" in outs, "dq": "d.Q" in outs, "dk": "d.K" in outs,
                             "dv": "d.V" in outs, "grads": bool(k.lane_grads),
@@ -161,7 +163,12 @@ def _texts(d: Draft, k: Kernel) -> dict[str, object]:
     exprs = [d.values["Q"].expr, d.values[forward.left].expr]
     x["heads"] = "H" in d.scope.fixed
     x["shared"] = not any("H" in d.scope.known[i].axes for e in exprs for i in names(e))
-    x["lanes"] = _lanes(d, k, forward, reverse)
+    lanes = _lanes(d, k)
+    x["lanes"] = lanes
+    # Gradients of a lane are gathered with the rows that write to it along the tile's rows: s, or
+    # above the diagonal t.
+    trained = {bool(lane["upper"]) for lane in lanes if lane["grads"]}
+    x["grads_below"], x["grads_above"] = False in trained, True in trained
     return x
 
 
@@ -173,17 +180,25 @@ def _factor(d: Draft, operand: str) -> str | None:
     return " * ".join(t for t in (rows or "tl.full([C], 1.0, ACC)", number) if t)
 
 
-def _lanes(d: Draft, k: Kernel, forward: Carry, reverse: Carry | None) -> list[dict[str, object]]:
+def _lanes(d: Draft, k: Kernel) -> list[dict[str, object]]:
+    """Lanes of both sides; of one above the diagonal a row's factor is what it writes with."""
     state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk")}
     column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk")}
-    bare = replace(forward, initial=None, final=None, saves=None)
-    lanes = lanes_texts(d, k, bare, "N", {"T": _T})
+    carries: dict[tuple[str, bool], Carry] = {(c.name, c.upper): c for c in k.carries}
+    lanes: list[dict[str, object]] = []
+    for i, lane in enumerate(k.lanes):
+        factors = factor_texts(d, lane, {"T": _T}, lane.upper)
+        lanes.append(factors | lane_sums(d, k, i) | {"upper": lane.upper})
     for i, (lane, text) in enumerate(zip(k.lanes, lanes, strict=True)):
-        text["states"] = saved_state(d, forward, state, i)
-        text["adjoints"] = None if reverse is None else saved_state(d, reverse, state, i)
-        if reverse is not None and reverse.met is not None:
-            at = {**column, "R": Ix(str(i))} if i else column
-            text["met"] = d.scope.address(reverse.met, at, 1)[0]
+        forward, reverse = (carries.get((n, lane.upper)) for n in ("KV", "QG"))
+        text |= {"states": None, "adjoints": None, "met": None}
+        if forward is not None and lane.keeps:
+            text["states"] = saved_state(d, forward, state, i)
+        if reverse is not None and lane.keeps:
+            text["adjoints"] = saved_state(d, reverse, state, i)
+            if reverse.met is not None:
+                at = {**column, "R": Ix(str(i))} if i else column
+                text["met"] = d.scope.address(reverse.met, at, 1)[0]
         grad = next((g for g in k.lane_grads if g.lane == i), None)
         text["grads"] = None if grad is None else {
             n: None if o is None else identifier(o)

@@ -16,6 +16,38 @@ HOST_HELPERS = {
     fit = [d for d in range(1, min(counts) + 1)
            if programs // d >= 528 and not any(c % d for c in counts)]
     return max(fit, default=1)''',
+    "flip": '''def flip(x, dim):
+    """Each token from T - 1 - t."""
+    return x.flip(dim)''',
+    "flip_grad": '''def flip_grad(d, dim):
+    """What `flip` has read goes back."""
+    return d.flip(dim)''',
+    "ahead": '''def ahead(x, dim):
+    """Each token from the one ahead, the last from itself."""
+    n = x.shape[dim]
+    one = min(n, 1)
+    return torch.cat([x.narrow(dim, one, n - one), x.narrow(dim, n - one, one)], dim)''',
+    "ahead_grad": '''def ahead_grad(d, dim):
+    """What `ahead` has read goes back: one step on, and the last to itself."""
+    n = d.shape[dim]
+    one = min(n, 1)
+    back = torch.zeros_like(d)
+    back.narrow(dim, one, n - one).add_(d.narrow(dim, 0, n - one))
+    back.narrow(dim, n - one, one).add_(d.narrow(dim, n - one, one))
+    return back''',
+    "behind": '''def behind(x, dim):
+    """Each token from the one behind, the first from itself."""
+    n = x.shape[dim]
+    one = min(n, 1)
+    return torch.cat([x.narrow(dim, 0, one), x.narrow(dim, 0, n - one)], dim)''',
+    "behind_grad": '''def behind_grad(d, dim):
+    """What `behind` has read goes back: one step back, and the first to itself."""
+    n = d.shape[dim]
+    one = min(n, 1)
+    back = torch.zeros_like(d)
+    back.narrow(dim, 0, n - one).add_(d.narrow(dim, one, n - one))
+    back.narrow(dim, 0, one).add_(d.narrow(dim, 0, one))
+    return back''',
     "prefix_sums": '''def prefix_sums(log_decay, dim):
     """Sums of log decays over k < i in float64, and counts of resets (≤ -256), for i = 0 … T."""
     reset = log_decay <= -256.0
@@ -43,9 +75,8 @@ HOST_HELPERS = {
     starts.narrow(dim, 1, max(length - 1, 0)).copy_(ids.diff(dim=dim) != 0)
     new = torch.ones_like(starts)
     if last is not None:
-        before = last.index_select(0, own).movedim(0, -1)
-        lead = [1] * (dim + 1 - before.dim())
-        new = ids != before.reshape([*lead, *before.shape, *[1] * (ids.dim() - dim - 1)])
+        before = last.index_select(0, own).movedim(0, last.dim() - ids.dim() + dim)
+        new = ids != before.reshape(ids.shape)
     first = (ends[own] == t).reshape([-1 if i == dim else 1 for i in range(ids.dim())])
     starts = torch.where(first, new, starts).to(torch.int32)
     return starts.cumsum(dim, dtype=torch.int32) if runs else starts''',
@@ -95,5 +126,61 @@ def _shifted(x, by):
         return out
     out[by:] = x[: max(n - by, 0)]
     out[n - 1] += x[max(n - by, 0) :].sum(0)
+    return out''',
+    "spectrum": '''def spectrum(taps, at, tokens, length, middle):
+    """rfft of lags along dim `at`, lag 0 first; in the `middle` of 2·tokens - 1 it is moved there.
+    A circle of lags is as long as there are tokens, others are padded to `length`."""
+    taps = taps.narrow(at, 0, max(2 * tokens - 1, 0) if middle else tokens)
+    if middle:
+        padded = taps.new_zeros([length if i == at else n for i, n in enumerate(taps.shape)])
+        padded.narrow(at, 0, taps.shape[at]).copy_(taps)
+        taps = torch.roll(padded, 1 - tokens, at)
+    return torch.fft.rfft(taps, length, at)''',
+    "state_channels": '''def state_channels(length, at, *operands):
+    """Slices of N: as many state channels at a time as make up to 2^26 numbers along dim `at`."""
+    one = [(*x.shape[:at], 1, *x.shape[at + 1 :]) for x in operands]
+    shape = torch.broadcast_shapes(*one)
+    each = max(2**26 * shape[-2] // max(length * shape.numel(), 1), 1)
+    return [slice(i, i + each) for i in range(0, shape[-2], each)]
+
+
+def channels_at(x, n):
+    """The state channels `n` of x [..., N, P]; all of what has none."""
+    return x if x.shape[-2] == 1 else x[..., n, :]
+
+
+def along(x, at, tokens):
+    """x with `tokens` tokens, where it had one for all."""
+    return x.expand([tokens if i == at else n for i, n in enumerate(x.shape)])''',
+    "convolve": '''def convolve(q, k, v, h, length, at, tokens):
+    """Σ_n q · (h ∗ k·v) along dim `at`, h a spectrum; operands [batch, T, heads, N, P]: less N."""
+    total = 0.0
+    for n in state_channels(length, at, q, k, v, h):
+        u = torch.fft.rfft(along(channels_at(k, n) * v, at, tokens), length, at)
+        u = torch.fft.irfft(u * channels_at(h, n), length, at).narrow(at, 0, tokens)
+        total = total + (channels_at(q, n) * u).sum(-2)
+    return total''',
+    "correlate": '''def correlate(q, k, v, dy, h, length, at, tokens):
+    """Gradients of `convolve` under dy: of q, k, v and the spectrum, each in its own shape."""
+    dq, dk, dv, dh = (torch.zeros_like(x) for x in (q, k, v, h))
+    for n in state_channels(length, at, q, k, v, h):
+        qn, kn, hn = (channels_at(x, n) for x in (q, k, h))
+        fk = torch.fft.rfft(along(kn * v, at, tokens), length, at)
+        fq = torch.fft.rfft(along(qn * dy, at, tokens), length, at)
+        u = torch.fft.irfft(fk * hn, length, at).narrow(at, 0, tokens)
+        g = torch.fft.irfft(fq * hn.conj(), length, at).narrow(at, 0, tokens)
+        for out, part in ((dq, dy * u), (dk, v * g), (dh, fq * fk.conj())):
+            out = channels_at(out, n)
+            wide = torch.broadcast_shapes(part.shape, out.shape)
+            out += part.expand(wide).sum_to_size(out.shape)
+        dv += (kn * g).sum_to_size(dv.shape)
+    return dq, dk, dv, dh''',
+    "lags_of": '''def lags_of(dh, length, at, tokens, lags, middle):
+    """Gradients of `lags` lags from that of their spectrum; the inverse of `spectrum`'s layout."""
+    x = torch.fft.irfft(dh, length, at)
+    x = torch.roll(x, tokens - 1, at) if middle else x
+    x = x.narrow(at, 0, max(2 * tokens - 1, 0) if middle else tokens)
+    out = x.new_zeros([lags if i == at else n for i, n in enumerate(x.shape)])
+    out.narrow(at, 0, x.shape[at]).copy_(x)
     return out''',
 }

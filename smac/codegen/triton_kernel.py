@@ -14,20 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smac.codegen.env import render
-from smac.codegen.print_triton import HELPERS, Text, real
+from smac.codegen.print_triton import HELPERS, SUM, Text, real
 from smac.codegen.triton_factors import factors_of
 from smac.codegen.triton_packed import LENGTHS, packed_grid
 from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
 from smac.errors import CodegenError
 from smac.expr import ONE, Expr, Name, substitute
-from smac.ir import SEQ, Kernel, Value
+from smac.ir import SEG, SEQ, Kernel, Value
 
 #: Axes that a program of a kernel does not own one position of.
-WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I"})
+WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I", SEG})
 #: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
 ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
 #: Functions of functions.py.jinja that templates call.
-TILE_HELPERS = ("owner", "wide_dot", "decay_tile", "constant_tile", "lower_tile", "log2_decay")
+TILE_HELPERS = ("owner", "meeting", "wide_dot", "decay_tile", "constant_tile", "lower_tile",
+                "log2_decay",
+                "late_tile", "late_fixed_tile", "strict_tile", "diagonal_tile")
 #: Stands for a test of a launch's strides, which the wrapper writes (`Host.launch`).
 FAR = "@far"
 #: Tokens in a segment of a recurrent kernel: its saved states and its scratch stay small.
@@ -104,8 +106,8 @@ class Draft:
         return real(self.value(value, frame, rank))
 
     def integer(self, value: str | None, frame: Frame, rank: int) -> str:
-        """An integer value (a reset), or 0 where there is none."""
-        return "0" if value is None else self.value(value, frame, rank).text
+        """An integer value (a reset) to be compared, or 0 where there is none."""
+        return "0" if value is None else self.value(value, frame, rank).at(SUM)
 
     def operand(self, value: str, frame: Frame, rank: int = 2, cast: bool = True) -> str:
         """An operand of a product: its tile, 0 beyond its axes; `tail` is column n_P."""
@@ -205,11 +207,16 @@ def heads_and_batch(layout: Layout, axes: set[str]) -> list[str]:
     return [*heads, *(a for a in reversed(layout.batch) if a in axes)]
 
 
+def atom(text: str) -> str:
+    """`text` fit to be a factor."""
+    return text if text.replace("_", "").isalnum() else f"({text})"
+
+
 def _times(texts: list[str]) -> str | None:
     """A product of texts, fit to be a factor; None for none."""
     if not texts:
         return None
-    return " * ".join(t if t.replace("_", "").isalnum() else f"({t})" for t in texts)
+    return " * ".join(atom(t) for t in texts)
 
 
 def owned_grid(owned: list[str]) -> list[tuple[str, str, str]]:

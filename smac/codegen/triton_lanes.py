@@ -1,7 +1,8 @@
 """Contexts of a lane's gradients: of its log decay, its read and its write factor.
 
 The kernel holds both carries: KV (left K, right V) whose saved states enter each piece of the walk,
-and QG in reverse (left Q, right dY) whose saved adjoints leave it.
+and QG in reverse (left Q, right dY) whose saved adjoints leave it. Above the diagonal it is the
+other way round: Q ⊗ dY is what enters a piece, and K ⊗ V comes from behind it.
 
 Non-goals: no chain to inputs, no sums over batch or tokens (the wrapper's).
 """
@@ -15,7 +16,14 @@ from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
 from smac.codegen.triton_kernel import SEGMENT, Draft, Launch, Layout, identifier, value
 from smac.codegen.triton_rows import Row
-from smac.codegen.triton_sweeps import DOT, draft_of, lane_of, lane_texts, lanes_texts, length
+from smac.codegen.triton_sweeps import (
+    DOT,
+    draft_of,
+    factor_texts,
+    lane_sums,
+    lane_texts,
+    length,
+)
 from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Name
@@ -23,7 +31,7 @@ from smac.ir import Carry, Kernel, LaneGrad, LaneIR
 
 
 def both_carries(k: Kernel) -> tuple[Carry, Carry]:
-    """KV and QG; CodegenError where the kernel lacks one."""
+    """What enters and what leaves a chunk (KV and QG); CodegenError where the kernel lacks one."""
     forward = [c for c in k.carries if not c.reverse]
     reverse = [c for c in k.carries if c.reverse]
     if len(forward) != 1 or len(reverse) != 1:
@@ -61,19 +69,21 @@ def lane_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout, known: dict[
     n: Frame = {"T": t, "N": Ix("o_n", 1, "m_n", 1, "BN")}
     p: Frame = {"T": t, "P": Ix("o_p", 1, "m_p", 2, "BP")}
     state: Frame = {"N": Ix("o_n", 0, None, 1), "P": Ix("o_p", 1, None, 2), "C": Ix("i_chunk")}
-    own = replace(k, lanes=(k.lanes[grad.lane],))
-    (lane,) = lanes_texts(d, own, replace(kv, initial=None, saves=None), "N", {"T": t})
+    of_lane = k.lanes[grad.lane]
+    factors = factor_texts(d, of_lane, {"T": t}, False)
+    lane = factors | lane_sums(d, replace(k, lanes=(of_lane,)), 0)
     x: dict[str, object] = {"lanes": [lane], "reverse": False, "read": True, "n_p": n_p}
     x["row"], x["row_scale"] = d.weights((qg.left, qg.right), t)
     x["col"], x["col_scale"] = d.weights((kv.left, kv.right), t)
     x |= {
         "q": d.core(qg.left, n), "k": d.core(kv.left, n),
         "v": d.core(kv.right, p), "dy": d.core(qg.right, p),
-        "states": saved_state(d, kv, state, grad.lane),
-        "adjoints": saved_state(d, qg, state, grad.lane),
+        "states": saved_state(d, kv, state, grad.lane) if of_lane.keeps else None,
+        "adjoints": saved_state(d, qg, state, grad.lane) if of_lane.keeps else None,
         "decays": _some(grad.decay), "reads": _some(grad.read), "writes": _some(grad.write),
     }  # fmt: skip
-    of_lane = own.lanes[0]
+    if of_lane.late:  # paths are added up one by one where digits allow no differences
+        d.constants["EXACT"] = "op.itemsize >= 4"
     x["log"], x["reset"] = log_decay(d, of_lane, t), d.integer(of_lane.reset, {"T": t}, 1)
     d.extra = {o: Text(f"b_{identifier(o)}") for o in outs}
     x["stores"] = [d.store(tensor, Name(o), {"T": t}, 1) for o, tensor in outs.items()]
@@ -95,7 +105,7 @@ def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
                    scratch: str) -> Launch:  # fmt: skip
     """Token by token; each program has its part of the sum over P (axis "_k" of the outs)."""
     kv, qg = both_carries(k)
-    lane = lane_of(k)
+    lane = k.lanes[grad.lane]
     n_p = length("P", value(k, kv.right).tail is not None)
     d = draft_of(k, name, layout, known,
                  [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, 16)")])  # fmt: skip
@@ -112,12 +122,15 @@ def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
         "v": d.operand(kv.right, {"T": t, "P": p}, cast=False),
         "q": d.operand(qg.left, {"T": late, "N": n}, cast=False),
         "dy": d.operand(qg.right, {"T": late, "P": p}, cast=False),
-        "states": saved_state(d, kv, state, 0),
-        "adjoints": saved_state(d, qg, state, 0),
+        "states": saved_state(d, kv, state, grad.lane) if lane.keeps else None,
+        "adjoints": saved_state(d, qg, state, grad.lane) if lane.keeps else None,
+        "late": lane.late, "keeps": lane.keeps,
     }  # fmt: skip
     x["scratch"] = d.scope.use(scratch).id
     write = f" * {x['col_factor']}" if x["col_factor"] else ""
-    tiles = {grad.decay: "b_past * b_R", grad.read: f"(b_past + b_k * b_v{write}) * b_read_by",
+    reads = f"b_k * b_v{write}" if not lane.keeps else "b_S" if lane.late else \
+        f"(b_past + b_k * b_v{write})"
+    tiles = {grad.decay: "b_past * b_R", grad.read: f"{reads} * b_read_by",
              grad.write: "b_k * b_v * b_R"}  # fmt: skip
     sums = {None: "tl.sum(tl.sum({}, 1), 0)", "N": "tl.sum({}, 1)", "P": "tl.sum({}, 0)"}
     x["outs"] = [(identifier(o), sums[k.channel].format(tile))

@@ -29,7 +29,7 @@ from smac.codegen.triton_tiles import Frame, Ix, Tensor, spread
 from smac.errors import CodegenError
 from smac.expr import At, Between, Expr, Name, Pos, walk
 from smac.ir import SEQ, Gather, Kernel
-from smac.masks.band import Form, Support, form
+from smac.masks.band import Form, Support, equal_at, form
 
 
 class Entry:
@@ -134,6 +134,7 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     assert k.entry is not None
     x["entry"] = _number(Entry(d, t, s, channel).text(k.entry))
     x["begin"], x["end"] = _band(k.support, "i_row", by_row=not carry.reverse)
+    x["runs"] = _meeting(d, k, k.entry, "i_row")
     x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
     return d.finish("tiles", x)
 
@@ -152,6 +153,19 @@ def _band(support: Support | None, own: str, by_row: bool) -> tuple[str, str]:
     begin = "0" if below is None else f"tl.maximum({own} * C + {sign * below}, 0) // C"
     last = None if above is None else f"tl.maximum({own} * C + C + {sign * above - 1}, -C) // C + 1"
     return begin, "tl.cdiv(n_T, C)" if last is None else f"tl.minimum(tl.cdiv(n_T, C), {last})"
+
+
+def _meeting(d: Draft, k: Kernel, e: Expr, own: str) -> list[str]:
+    """Lines that leave out tiles at whose rows and columns no run is the same, where `e` is zero
+    between different runs."""
+    lines = []
+    for base in equal_at(e):
+        source = d.values[base.id].expr if isinstance(base, Name) and base.id in k.runs else None
+        if isinstance(source, Name):
+            t = d.scope.use(source.id)
+            lines.append(f"i_begin, i_end = meeting(q_{t.id}, s_{t.id}_T, {own}, i_begin, i_end, "
+                         "n_T, C)")  # fmt: skip
+    return sorted(lines)
 
 
 def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Tensor],
@@ -192,11 +206,11 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
             x[b] = d.operand(b_name, {"T": down, **wide})
     entry = Entry(d, rows, cols, {})
     x["weight"] = _number(entry.text(g.weight))
-    x |= _gathered(d, g, entry, k.support, out, parts)
+    x |= _gathered(d, g, entry, k, out, parts)
     return d.finish("tiles_grad", x)
 
 
-def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: str,
+def _gathered(d: Draft, g: Gather, entry: Entry, k: Kernel, out: str,
               parts: str | None) -> dict[str, object]:  # fmt: skip
     """Which tiles a program visits, how it adds W up, where it stores the sums."""
     d.extra = {"total": Text("b_total"), "w": Text("b_w"), "part": Text("b_part")}
@@ -205,7 +219,7 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
     x: dict[str, object] = {"tile_row": "i_own", "tile_col": "i_tile"}
     x |= {"stores": [], "tile_stores": []}
     zeros, lines = "tl.zeros([C], dtype=ACC)", []
-    begin, end = _band(support, "i_own", by_row=True)
+    begin, end = _band(k.support, "i_own", by_row=True)
     if g.pattern in ("row", "all", "col"):
         lines = [f"b_total += tl.sum(b_w, {0 if g.pattern == 'col' else 1})"]
         shift = 0 if g.pattern == "all" else _form(g.index[0]).const
@@ -214,7 +228,7 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
         x["stores"] = [d.store(out, Name("total"), {"T": at}, 1)]
     if g.pattern == "col":
         x["tile_row"], x["tile_col"] = "i_tile", "i_own"
-        begin, end = _band(support, "i_own", by_row=False)
+        begin, end = _band(k.support, "i_own", by_row=False)
     elif g.pattern == "lag":
         start = ["i_diagonal = i_own + first"]
         begin, end = "tl.maximum(i_diagonal, 0)", "tl.minimum(tiles, tiles + i_diagonal)"
@@ -237,6 +251,7 @@ def _gathered(d: Draft, g: Gather, entry: Entry, support: Support | None, out: s
         columns: Frame = {"_r": Ix("i_own"), "T": Ix("o_s", 0, "m_s")}
         x["tile_stores"] = [_plain(d, parts, "b_part", columns)]
     ends = [f"i_begin = {begin}", f"i_end = {end}"]
+    ends += [] if g.pattern == "lag" else _meeting(d, k, g.weight, "i_own")
     start += [] if d.inside else ends
     if g.pattern != "entry":
         start.append(f"b_total = {zeros}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smac.codegen.print_triton import real
+from smac.codegen.print_triton import SUM, real
 from smac.codegen.triton_factors import carries, factors_of
 from smac.codegen.triton_kernel import Draft, Launch, Layout, StoreText, owned_grid
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
@@ -99,7 +99,7 @@ def _kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[str
         pointer, _ = d.scope.address(tensor, at, 1)
         if isinstance(w, Sum):
             log = "tl.zeros([C], ACC)" if w.decay is None else real(d.scope.text(w.decay, t, 1, {}))
-            reset = None if w.reset is None else d.scope.text(w.reset, t, 1, {}).text
+            reset = None if w.reset is None else d.scope.text(w.reset, t, 1, {}).at(SUM)
             wide = w.decay is None or carries(w.decay, "T", known)
             sums.append({"log": log, "wide": wide, "reset": reset, "pointer": pointer})
         else:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
 from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
+from smac.codegen.triton_fft import convolution
+from smac.codegen.triton_join import join
 from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
@@ -21,10 +23,10 @@ from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import SEQ, Gather, Kernel, LaneGrad, Move, Scan, Step, Store, Value
+from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Move, Scan, Step, Store, Value
 from smac.masks.band import Form, form
 
-KINDS = ("chunked", "recurrent", "tiles")
+KINDS = ("chunked", "recurrent", "tiles", "fft")
 
 
 def add_step(host: Host, step: Step) -> None:
@@ -32,9 +34,12 @@ def add_step(host: Host, step: Step) -> None:
     if isinstance(step, Scan):
         _scan(host, step)
         return
+    if isinstance(step, Join):
+        _join(host, step)
+        return
     if isinstance(step, Move):
-        raise CodegenError(f"triton: '{step.out}' is an input at other tokens; the planner keeps "
-                           "such masks to target torch")  # fmt: skip
+        _move(host, step)
+        return
     name = f"{host.program.name}_{step.name if step.name != host.program.name else 'kernel'}"
     if step.kind == "pointwise":
         put_stores(host, name, {v.name: v for v in step.values}, step.stores)
@@ -42,6 +47,9 @@ def add_step(host: Host, step: Step) -> None:
     if step.kind not in KINDS:
         raise CodegenError(f"triton: kernel '{step.name}' is of kind '{step.kind}'; "
                            f"expected pointwise, {', '.join(KINDS)}")  # fmt: skip
+    if step.kind == "fft":
+        put_stores(host, f"{name}_stores", {}, convolution(host, name, step))
+        return
     _note_states(host, step)
     _note_sums(host, name, step)
     per_channel = step.kind == "chunked" and step.channel is not None
@@ -54,7 +62,7 @@ def add_step(host: Host, step: Step) -> None:
     else:
         if step.reads:
             stores = _read(host, name, step, rows)
-        elif any(c.saves for c in step.carries):
+        elif any(c.saves or c.leaves for c in step.carries):
             host.launch(sweep(step, name, host.layout, host.known, [], rows))
         if step.lane_grads:
             stores = _lanes(host, name, step, rows, stores)
@@ -74,17 +82,40 @@ def _scan(host: Host, s: Scan) -> None:
     host.made.add(s.out)
 
 
+def _move(host: Host, m: Move) -> None:
+    """A copy of a tensor at other tokens; backward, its gradient added where it was read."""
+    name, at = f"{m.fn}_grad" if m.back else m.fn, host.known[m.source].axes.index("T")
+    host.helpers.add(name)
+    text = f"{name}({host.variables[m.source]}, {at})"
+    if m.back:
+        host.put(m.out, [text])
+        return
+    host.lines.append(f"{host.variables[m.out]} = {text}")
+    host.made.add(m.out)
+
+
+def _join(host: Host, j: Join) -> None:
+    """The states that enter the segments of a split walk; the last is the final one."""
+    if j.final is not None:
+        if j.tail:
+            host.extra_columns[j.final] = 1
+        host.ensure(j.final)
+    name = f"{host.program.name}_{j.name}"
+    host.launch(join(j, name, host.layout, host.known, host.lanes))
+
+
 def _note_states(host: Host, k: Kernel) -> None:
     """Allocate the states that a kernel fills; remember which have a column more."""
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
     host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
+    host.segments = f"triton.cdiv(n_T, {k.walk.segment})"
     host.lanes = max(1, len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
-        for name in (c.initial, c.final, c.saves, c.restores):
+        for name in (c.initial, c.final, c.saves, c.restores, c.leaves, c.enters):
             if name is not None and tail:
                 host.extra_columns[name] = 1
-        for name in (c.final, c.saves, c.met):
+        for name in (c.final, c.saves, c.met, c.leaves, c.spans):
             if name is not None:
                 host.ensure(name)
 
@@ -139,7 +170,7 @@ def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
         made = _place(host, k, tuple(r.out for r in k.reads), "P" if channel == "N" else "N")
         host.launch(channel_sweep(host, k, name, made.targets, ready))
     else:
-        grads = tuple(g.decay for g in k.lane_grads if g.decay is not None)
+        grads = tuple(n for g in k.lane_grads for n in g.outs)
         made = _place(host, k, (*(r.out for r in k.reads), *grads), channel)
         host.launch(channel_chunks(host, k, name, made.targets, ready))
     return made.left(host)

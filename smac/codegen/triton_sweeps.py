@@ -9,6 +9,7 @@ Non-goals: no lane gradients (triton_lanes.py), no tiles of L (triton_masks.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
@@ -19,6 +20,7 @@ from smac.codegen.triton_kernel import (
     Launch,
     Layout,
     StoreText,
+    atom,
     carried_axes,
     fixed_frame,
     heads_and_batch,
@@ -30,7 +32,7 @@ from smac.codegen.triton_rows import Row, lane_sum
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
-from smac.ir import Carry, Kernel, LaneIR, Read
+from smac.ir import SEG, Carry, Kernel, LaneIR, Read
 
 DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
 #: A store that a read's kernel does itself: the tensor, and the expression stored.
@@ -75,11 +77,6 @@ def length(axis: str, tail: bool) -> str:
     return f"n_{axis} + 1" if tail and axis == "P" else f"n_{axis}"
 
 
-def atom(text: str) -> str:
-    """`text` fit to be a factor."""
-    return text if text.replace("_", "").isalnum() else f"({text})"
-
-
 def columns_grid(n_kept: str) -> list[tuple[str, str, str]]:
     """The grid entry of the kept axis, split in blocks."""
     return [("i_k", f"tl.cdiv({n_kept}, BK)", f"triton.cdiv({n_kept}, columns({n_kept}, op))")]
@@ -94,18 +91,24 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     contracted, kept, c_name, k_name = sides(over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
-    d = draft_of(k, name, layout, known, columns_grid(n_kept))
+    grid = columns_grid(n_kept)
+    if k.walk.split:
+        grid.append(("i_segment", "tl.cdiv(n_T, SPAN)", f"triton.cdiv(n_T, {k.walk.segment})"))
+    d = draft_of(k, name, layout, known, grid)
     d.rows = rows
     d.about = about(read, carry)
     d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",
                    "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
+    if k.walk.split:
+        d.constants["SPAN"] = str(k.walk.segment)
     t = Ix("o_i", 0, "m_t", 1, "C", start="i_first")
     side_c: Frame = {"T": t, contracted: Ix("o_c", 1, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
     x = {**sides_texts(contracted, kept, tail, carry.reverse),
          "lanes": lanes_texts(d, k, carry, contracted, {"T": t}), "rounded": False,
          "read": None, "row": None, "row_scale": None}  # fmt: skip
-    x["touches"] = any((carry.initial, carry.final, carry.saves))
+    x["split"] = k.walk.split
+    x["touches"] = any((carry.initial, carry.final, carry.saves, carry.leaves, carry.enters))
     x["left"], x["right"] = d.core(c_name, side_c), d.core(k_name, side_k)
     x["col"], x["col_scale"] = d.weights((c_name, k_name), t)
     if read is not None:
@@ -131,23 +134,37 @@ def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:
 
 def lanes_texts(d: Draft, k: Kernel, carry: Carry, contracted: str,
                 frame: Frame) -> list[dict[str, object]]:  # fmt: skip
-    """For each lane: its sums of decays, factors of rows and columns, pointers to its states."""
+    """For each lane of the carry's side: its sums of decays, factors of rows and columns, pointers
+    to its states."""
     made: list[dict[str, object]] = []
+    bare = Carry(carry.name, carry.left, carry.right)
     for i, lane in enumerate(k.lanes):
-        state = state_texts(d, carry, contracted, i)
+        if lane.upper != carry.upper:
+            continue
+        state = state_texts(d, carry if lane.keeps else bare, contracted, i)
         factors = factor_texts(d, lane, frame, carry.reverse)
-        found: dict[str, object] = {"i": i, "sum": None, "end": None, "constant": None}
-        found |= {**state, **factors}
-        total = lane_sum(lane, k, d.scope.known)
-        if total is not None:
-            tensor = d.rows[total]
-            found["sum"] = d.scope.load(tensor, d.row, 1, raw=True).text
-            last: Frame = {**d.row, "I": Ix("(C - 1)", section=d.row["I"].section)}
-            found["end"] = d.scope.load(tensor, last, 0, raw=True).text
-        elif lane.decay is not None:
-            found["constant"] = d.number(lane.decay, {}, 0)
-        made.append(found)
+        made.append(state | factors | lane_sums(d, k, i))
     return made
+
+
+def lane_sums(d: Draft, k: Kernel, i: int) -> dict[str, object]:
+    """Lane `i` and its sums of decays through each row of a chunk, through the row before (`past`,
+    of a late lane), and over the chunk."""
+    lane = k.lanes[i]
+    found: dict[str, object] = {"i": i, "sum": None, "end": None, "constant": None, "past": None,
+                                "late": lane.late, "keeps": lane.keeps}  # fmt: skip
+    total = lane_sum(lane, k, d.scope.known)
+    if total is not None:
+        tensor, row = d.rows[total], d.row["I"]
+        found["sum"] = d.scope.load(tensor, d.row, 1, raw=True).text
+        last: Frame = {**d.row, "I": Ix("(C - 1)", section=row.section)}
+        found["end"] = d.scope.load(tensor, last, 0, raw=True).text
+        if lane.late:
+            before: Frame = {**d.row, "I": replace(row, var="(o_i - 1)", mask="(o_i > 0)")}
+            found["past"] = d.scope.load(tensor, before, 1, raw=True).text
+    elif lane.decay is not None:
+        found["constant"] = d.number(lane.decay, {}, 0)
+    return found
 
 
 def factor_texts(d: Draft, lane: LaneIR, frame: Frame, reverse: bool) -> dict[str, object]:
@@ -169,7 +186,7 @@ def factor_texts(d: Draft, lane: LaneIR, frame: Frame, reverse: bool) -> dict[st
 def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
               targets: list[Target]) -> Launch:  # fmt: skip
     """The read of `k`, token by token."""
-    (read, carry), lane = read_of(k), lane_of(k)
+    read, carry = read_of(k)
     contracted, kept, c_name, k_name = sides(read.over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
@@ -183,9 +200,14 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     side_c: Frame = {"T": t, contracted: Ix("o_c", 0, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
     out: Frame = {"T": t, kept: Ix("o_k", 0, "m_k", 0, "BK")}
-    x = {**sides_texts(contracted, kept, tail, carry.reverse),
-         **state_texts(d, carry, contracted, 0)}  # fmt: skip
-    x |= lane_texts(d, lane, {**side_c, **side_k}, 2, carry.reverse)
+    x = sides_texts(contracted, kept, tail, carry.reverse)
+    bare = Carry(carry.name, carry.left, carry.right)
+    x["lanes"] = [
+        {"n": str(i or ""), "late": lane.late, "keeps": lane.keeps,
+         **state_texts(d, carry if lane.keeps else bare, contracted, i),
+         **lane_texts(d, lane, {**side_c, **side_k}, 2, carry.reverse)}
+        for i, lane in enumerate(k.lanes) if lane.upper == carry.upper
+    ]  # fmt: skip
     x |= {
         "read": identifier(read.out), "operand": d.operand(read.operand, side_c, cast=False),
         "left": d.operand(c_name, side_c, cast=False),
@@ -241,7 +263,8 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
     """Pointers to the states of `lane` that a walk starts from, ends with and saves."""
     kept = "P" if contracted == "N" else "N"
     over = {contracted: Ix("o_c", 0), kept: Ix("o_k", 1)}
-    frame = {**over, "C": Ix("i_chunk", section=1)} | ({"R": Ix(str(lane))} if lane else {})
+    lanes = {"R": Ix(str(lane))} if lane else {}
+    frame = {**over, "C": Ix("i_chunk", section=1), SEG: Ix("i_segment")} | lanes
 
     def pointer(name: str | None) -> str | None:
         return None if name is None else d.scope.address(name, frame, 2)[0]
@@ -251,7 +274,11 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
         column = {a: x for a, x in frame.items() if a != contracted}
         column[kept] = Ix("o_k", 0, "m_k", 0)
         met = d.scope.address(carry.met, column, 1)[0]
-    return {"initial": pointer(carry.initial), "final": pointer(carry.final),
+    span = None
+    if carry.spans is not None:
+        span = d.scope.address(carry.spans, {SEG: frame[SEG]} | lanes, 0)[0]
+    return {"initial": pointer(carry.initial or carry.enters),
+            "final": pointer(carry.final or carry.leaves), "span": span,
             "saves": pointer(carry.saves), "against": pointer(carry.against),
             "met": met}  # fmt: skip
 

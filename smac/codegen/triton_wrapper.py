@@ -17,13 +17,14 @@ from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import SEQ, Buffer, Kernel, Program, Store, Value
+from smac.ir import SEG, SEQ, Buffer, Join, Kernel, Program, Store, Value
+from smac.plan.config import Tiles
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
-    r"(n_\w+|(partial|raw|log|prefix|resets|cut|tiles|scratch|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
-    r"rows|columns|stages|first|slots|first_token|first_slot|"
-    r"TYPES|PRECISION|prefix_sums|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|heads_each|"
+    r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
+    r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|"
+    r"TYPES|PRECISION|prefix_sums|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
     r"(forward|backward)\w*)"
 )
 
@@ -52,6 +53,7 @@ class Host:
     helpers: set[str] = field(default_factory=set)
     extra_columns: dict[str, int] = field(default_factory=dict)
     chunk: str = ""
+    segments: str = ""
     lanes: int = 1
     made: set[str] = field(default_factory=set)
     count: int = 0
@@ -95,6 +97,8 @@ class Host:
             return str(self.lanes)
         if axis == "C":
             return self.chunk
+        if axis == SEG:
+            return self.segments
         more = self.extra_columns.get(state or "", 0)
         return f"n_{axis} + {more}" if more and axis == "P" else f"n_{axis}"
 
@@ -135,8 +139,8 @@ class Host:
             f"{k.name}[({grid},)](",
             *(f"    {a}" for a in args),
             *([f"    {sizes},"] if sizes else []),
-            f"    {constants}, num_warps={k.warps},",
-            f"    num_stages={_stages(k)},",
+            f"    {constants}, num_warps={_warps(k, self.program.tiles)},",
+            f"    num_stages={_stages(k, self.program.tiles)},",
             ")",
         ]
 
@@ -209,13 +213,14 @@ def results(p: Program) -> tuple[Buffer, ...]:
 def finals(p: Program) -> frozenset[str]:
     """State buffers that the program fills: final states, and ids after the last token."""
     carried = {c.final for s in p.steps if isinstance(s, Kernel) for c in s.carries if c.final}
+    carried |= {s.final for s in p.steps if isinstance(s, Join) and s.final}
     states = {b.name for b in p.buffers if b.role == "state"}
     return frozenset(carried | {n for n in states if n.endswith("_out")})
 
 
 def layout_of(p: Program) -> Layout:
     """Batch axes stand before T; what is neither known nor before T is a group of H."""
-    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEQ, "ENDS")
+    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEG, SEQ, "ENDS")
     batch: dict[str, None] = {}
     for b in p.buffers:
         if "T" in b.axes:
@@ -227,9 +232,15 @@ def layout_of(p: Program) -> Layout:
     return Layout(batch_axes, tuple(others), frozenset(sized), p.packed)
 
 
-def _stages(k: Launch) -> str:
-    """Loads in flight: as asked for, or as many as fit."""
-    return k.stages or f"stages({', '.join(['op', *_tile(dict(k.constants))])})"
+def _warps(k: Launch, tuned: Tiles) -> int | str:
+    """Warps of a program: as tuned, where it has a loop over tiles."""
+    return tuned.warps if tuned.warps and _tile(dict(k.constants)) else k.warps
+
+
+def _stages(k: Launch, tuned: Tiles) -> str:
+    """Loads in flight: as asked for, or as many as fit, and no more than tuned."""
+    fit = f"stages({', '.join(['op', *_tile(dict(k.constants))])})"
+    return k.stages or (f"min({fit}, {tuned.stages})" if tuned.stages else fit)
 
 
 def _tile(constants: Mapping[str, str]) -> list[str]:

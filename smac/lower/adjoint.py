@@ -18,12 +18,20 @@ from smac.expr import ZERO, Expr, Name, names
 from smac.ir import Buffer, Carry, Kernel, Read, Step, Store, Value, Walk
 from smac.lower.kernels import Order
 from smac.lower.mask_values import canonical
+from smac.lower.sides import (
+    READ_DK,
+    READ_DQ,
+    READ_DV,
+    READ_Y,
+    carries_of,
+    named,
+    per_head,
+    raw_output,
+    reading,
+    sides_of,
+    without_p,
+)
 from smac.lower.values import Parts, chain, cotangent, needs_y, output_axes, sum_of
-
-READ_Y = Read("Y", "KV", "Q", "N")
-READ_DQ = Read("d.Q", "KV", "dY", "P")
-READ_DK = Read("d.K", "QG", "V", "P")
-READ_DV = Read("d.V", "QG", "K", "N")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +80,40 @@ def apart(order: Order) -> Backward:
     scratch: list[Buffer] = []
     if needs_y(dy) or stores_need_y(p):
         y, buffers = raw_output(order)
-        steps.append(y)
+        steps += y
         scratch += buffers
     if needs_y(dy) or p.reads_z:
         point, dy, buffers = materialised(p, dy)
         steps.append(point)
         scratch += buffers
-    kv, qg = carries_of(p)
     saves = order.stateful and bool(order.mask_uses())
-    first = replace(kv, saves="saved.KV" if saves else None)
-    last = replace(qg, saves="saved.QG" if saves else None)
-    for name, operands, carry, read, like in (
-        ("grad_q", (p.k, p.v, dy), first, READ_DQ, p.q),
-        ("grad_k", (p.q, p.v, dy), replace(qg, final=None), READ_DK, p.k),
-        ("grad_v", (p.q, p.k, dy), last, READ_DV, p.v),
+    saved = ("saved.KV", "saved.QG") if saves else (None, None)
+    for name, operands, read, like, final, saved_here in (
+        ("grad_q", (p.k, p.v, dy), READ_DQ, p.q, None, saved[0]),
+        ("grad_k", (p.q, p.v, dy), READ_DK, p.k, None, None),
+        ("grad_v", (p.q, p.k, dy), READ_DV, p.v, carries_of(p)[1].final, saved[1]),
     ):
-        k = order.kernel(name, operands, (carry,), (read,), reverse=carry.reverse)
+        # The tail of V is constant: its gradient goes nowhere.
         buffer = Buffer(read.out, per_head(p, like), "acc", "scratch")
         stores = (Store(buffer.name, Name(read.out), buffer.axes),)
-        if read is READ_DV and p.reads_z:
-            stores = (replace(stores[0]),)  # the tail of V is constant: its gradient goes nowhere
-        steps.append(replace(k, stores=stores))
-        scratch.append(buffer)
+        made, waiting = reading(order, name, operands, read, stores, final=final, saves=saved_here)
+        steps += made
+        scratch += [*waiting, buffer]
     if order.mask_uses():
-        k = order.kernel(
-            "grad_mask", (p.q, p.k, p.v, dy),
-            (replace(kv, initial=None, restores="saved.KV") if saves else kv,
-             replace(qg, initial=None, final=None, restores="saved.QG") if saves else qg),
-            mask_grads=True,
-        )  # fmt: skip
-        outs = [Buffer(n, v.axes, "acc", "scratch") for n, v in order.mask_uses()]
-        steps.append(replace(k, stores=tuple(Store(b.name, Name(b.name), b.axes) for b in outs)))
-        scratch += outs
+        values = dict(order.mask_uses())
+        for kv, qg in sides_of(order):
+            carries = kv, qg
+            if saves:
+                carries = (replace(kv, initial=None, restores=saved[0]),
+                           replace(qg, initial=None, final=None, restores=saved[1]))  # fmt: skip
+            k = order.kernel(f"grad_mask{named(kv)}", (p.q, p.k, p.v, dy), carries,
+                             mask_grads=True)  # fmt: skip
+            grads = tuple(g for g in k.lane_grads if k.lanes[g.lane].upper == kv.upper)
+            found = {g.out for g in k.gathers} | {n for g in grads for n in g.outs}
+            outs = [Buffer(n, v.axes, "acc", "scratch") for n, v in values.items() if n in found]
+            raw = tuple(Store(b.name, Name(b.name), b.axes) for b in outs)
+            steps.append(replace(k, lane_grads=grads, stores=raw))
+            scratch += outs
     if saves:
         scratch += [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
     steps.append(pointwise("grad_inputs", input_stores(order)))
@@ -121,23 +131,24 @@ def parallel(order: Order) -> Backward:
     if needs_y(dy):
         y, buffers = raw_output(order)
         point, dy, more = materialised(p, dy)
-        steps += [y, point]
+        steps += [*y, point]
         scratch += [*buffers, *more]
     elif stores_need_y(p):
         reads = (READ_Y, READ_DV)
-    kv, qg = carries_of(p)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
-    sweep = replace(qg, saves="saved.QG")
-    carries = (replace(kv, initial=None, restores="saved.KV"),
-               replace(qg, initial=None, final=None, restores="saved.QG"))  # fmt: skip
-    if order.mask_uses():  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
-        states.append(Buffer("met", (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
-        sweep = replace(sweep, against="saved.KV", met="met")
-        carries = (carries[0], replace(carries[1], met="met"))
-    steps += [
-        order.kernel("states", (p.k, p.v), (replace(kv, saves="saved.KV"),)),
-        order.kernel("adjoints", (p.q, dy), (sweep,), reverse=True),
-    ]
+    met = "met" if order.mask_uses() else None
+    if met:  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
+        states.append(Buffer(met, (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
+    carries: tuple[Carry, ...] = ()
+    for kv, qg in sides_of(order):
+        sweep = replace(qg, saves="saved.QG", against=met and "saved.KV", met=met)
+        steps += [
+            order.kernel(f"states{named(kv)}", (p.k, p.v), (replace(kv, saves="saved.KV"),),
+                         reverse=kv.reverse),
+            order.kernel(f"adjoints{named(qg)}", (p.q, dy), (sweep,), reverse=qg.reverse),
+        ]  # fmt: skip
+        carries = (*carries, replace(kv, initial=None, restores="saved.KV"),
+                   replace(qg, initial=None, final=None, restores="saved.QG", met=met))  # fmt: skip
     operands = (p.q, p.k, p.v, dy)
     wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
     deep = order.kernel("grad_qk", operands, carries, (READ_DQ, READ_DK))
@@ -145,18 +156,6 @@ def parallel(order: Order) -> Backward:
     steps += [replace(wide, stores=input_stores(order, without=ours)),
               replace(deep, stores=input_stores(order, only=ours))]  # fmt: skip
     return Backward(tuple(steps), (*scratch, *states))
-
-
-def raw_output(order: Order) -> tuple[Kernel, tuple[Buffer, ...]]:
-    """Y (and Z) as scratch buffers, for whatever cannot be fused behind the read."""
-    p = order.parts
-    buffers = [Buffer("Y", p.y_axes, "acc", "scratch")]
-    if p.reads_z:
-        buffers.append(Buffer("Z", _without_p(p.y_axes), "acc", "scratch"))
-    kv, _ = carries_of(p)
-    k = order.kernel("output", (p.q, p.k, p.v), (kv,), (READ_Y,))
-    stores = tuple(Store(b.name, Name(b.name), b.axes) for b in buffers)
-    return replace(k, stores=stores), tuple(buffers)
 
 
 def pointwise(name: str, stores: tuple[Store, ...]) -> Kernel:
@@ -204,16 +203,6 @@ def stores_need_y(p: Parts) -> bool:
     )  # fmt: skip
 
 
-def carries_of(p: Parts) -> tuple[Carry, Carry]:
-    """K ⊗ V, and Q ⊗ dY in reverse, with the op's states where they were asked for."""
-    if not p.state:
-        return Carry("KV", "K", "V"), Carry("QG", "Q", "dY", reverse=True)
-    return (
-        Carry("KV", "K", "V", initial="state.S0"),
-        Carry("QG", "Q", "dY", reverse=True, initial="state.dST", final="state.dS0"),
-    )
-
-
 def saved_states(p: Parts, name: str, dtype: str = "acc") -> Buffer:
     """A scratch buffer for the states that enter the pieces of a walk."""
     return Buffer(name, (*p.spec.batch, "C", "H", "R", "N", "P"), dtype, "scratch")
@@ -224,19 +213,8 @@ def materialised(p: Parts, dy: Value) -> tuple[Kernel, Value, tuple[Buffer, ...]
     buffers = [Buffer("d.Y", p.y_axes, "acc", "scratch")]
     stores = [Store("d.Y", dy.expr, dy.axes)]
     if dy.tail is not None:
-        buffers.append(Buffer("d.Z", _without_p(p.y_axes), "acc", "scratch"))
+        buffers.append(Buffer("d.Z", without_p(p.y_axes), "acc", "scratch"))
         stores.append(Store("d.Z", dy.tail, dy.axes))
     tail = None if dy.tail is None else Name("d.Z")
     value = Value("dY", Name("d.Y"), dy.axes, "operand", tail)
     return pointwise("cotangent", tuple(stores)), value, tuple(buffers)
-
-
-def per_head(p: Parts, v: Value) -> tuple[str, ...]:
-    """Axes of an operand's raw gradient: every batch axis, token and head of Y, its own N or P."""
-    last = "P" if v.name == "V" else "N"
-    own = {last} & {*v.axes, "P" if v is p.v else last}
-    return canonical(p.spec, ({*p.y_axes, "T"} - {"P"}) | own)
-
-
-def _without_p(axes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(a for a in axes if a != "P")

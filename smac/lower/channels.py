@@ -14,21 +14,23 @@ from dataclasses import replace
 from smac.expr import Name, names
 from smac.ir import Buffer, Carry, Kernel, Read, Step, Store, Value
 from smac.lower.adjoint import (
-    READ_DK,
-    READ_DQ,
-    READ_DV,
-    READ_Y,
     Backward,
-    carries_of,
     input_stores,
     materialised,
-    per_head,
     pointwise,
-    raw_output,
     saved_states,
     stores_need_y,
 )
 from smac.lower.kernels import Order
+from smac.lower.sides import (
+    READ_DK,
+    READ_DQ,
+    READ_DV,
+    READ_Y,
+    carries_of,
+    per_head,
+    raw_output,
+)
 from smac.lower.values import Parts, cotangent, needs_y
 
 
@@ -48,7 +50,8 @@ def by_channel(order: Order) -> Backward:
     steps: list[Step] = []
     scratch = [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
     if needs_y(dy) or stores_need_y(p):
-        y, buffers = raw_output(order)
+        (y,), buffers = raw_output(order)
+        assert isinstance(y, Kernel)
         if swept(p, READ_Y):
             steps.append(replace(y, carries=(saving["KV"],)))
         else:
@@ -111,7 +114,7 @@ def _named(k: Kernel) -> str:
 
 
 def _outs(k: Kernel) -> tuple[str, ...]:
-    return (*(r.out for r in k.reads), *(g.decay for g in k.lane_grads if g.decay is not None))
+    return (*(r.out for r in k.reads), *(n for g in k.lane_grads for n in g.outs))
 
 
 def _axes(order: Order, out: str) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ from smac.expr import (
 )
 from smac.ir import Gather, LaneIR, Move, Scan, Value
 from smac.masks.base import Cotangent, Lane, Mask
-from smac.masks.lanes import turned
+from smac.masks.lanes import carried, turned
+from smac.masks.make import mul
 from smac.plan.types import Request
 from smac.spec import Spec
 
@@ -168,13 +169,21 @@ def scan_lanes(mask: Mask, scans: Scans) -> None:
 def lanes_of(
     request: Request, axes: Axes, scans: Scans, above: bool = False
 ) -> tuple[tuple[LaneIR, ...], tuple[Value, ...]]:
-    """Lanes with values in place of expressions; constants 0 and 1 stay None. Those `above` the
-    diagonal come with rows and columns exchanged, as a walk backward in time meets them."""
+    """Lanes with values in place of expressions; constants 0 and 1 stay None.
+
+    On triton a kernel has those of both sides of the diagonal. On torch it has those of one: those
+    `above` come with rows and columns exchanged, as a walk backward in time meets them."""
     generators = request.mask.generators()
     if generators is None:
         return (), ()
+    both = request.target == "triton"
     own = turned(generators.above) if above else generators.lanes
+    own = (*generators.lanes, *generators.above) if both else own
     values: list[Value] = []
+
+    def keeps(x: Lane) -> bool:
+        """Whether a lane has a state, which it always has where states are asked for."""
+        return not both or request.state or x.late or x in carried(generators.lanes)
 
     def value(name: str, e: Expr, trivial: Expr) -> str | None:
         e = scans.replace(e)
@@ -189,9 +198,12 @@ def lanes_of(
             replaced = scans.replace(x.reset)
             values.append(Value(f"reset{i}", replaced, axes.of(replaced), "int"))
             reset = f"reset{i}"
+        kept = keeps(x)
+        read, write = (x.read, x.write) if kept else (mul(x.read, x.write), ONE)
         return LaneIR(
-            value(f"a{i}", x.log_decay, ZERO), reset,
-            value(f"c{i}", x.read, ONE), value(f"b{i}", x.write, ONE), x.late,
+            value(f"a{i}", x.log_decay, ZERO) if kept else None, reset,
+            value(f"c{i}", read, ONE), value(f"b{i}", write, ONE), x.late,
+            upper=both and i >= len(generators.lanes), keeps=kept,
         )  # fmt: skip
 
     lanes = tuple(lane(i, x) for i, x in enumerate(own))
@@ -201,7 +213,8 @@ def lanes_of(
 def folded(
     axes: Axes, q: Value, k: Value, v: Value, lanes: Lanes, values: Values
 ) -> tuple[Value, Value, Value, Lanes, Values]:
-    """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b.
+    """A single lane's row factor belongs to Q and its column factor to K: L = c ∘ A ∘ b. (Of an
+    upper lane, which is transposed, the other way round.)
 
     Several lanes keep theirs."""
     if len(lanes) != 1:
@@ -216,5 +229,6 @@ def folded(
         return replace(operand, expr=e, axes=axes.of(e))
 
     kept = tuple(x for x in values if x.name not in (lane.read, lane.write))
-    q, k = times(q, lane.read), times(k, lane.write)
+    of_q, of_k = (lane.write, lane.read) if lane.upper else (lane.read, lane.write)
+    q, k = times(q, of_q), times(k, of_k)
     return q, k, v, (replace(lane, read=None, write=None),), kept

@@ -9,13 +9,11 @@ from smac.expr import names
 from smac.ir import Buffer, Carry, Kernel, Move, Program, Scan, Step
 from smac.lower import two_sided
 from smac.lower.adjoint import (
-    READ_Y,
     Backward,
     apart,
     output_stores,
     parallel,
     pointwise,
-    raw_output,
     saved_states,
     together,
 )
@@ -25,6 +23,8 @@ from smac.lower.kernels import Order
 from smac.lower.linear import linear
 from smac.lower.mask_values import canonical
 from smac.lower.quadratic import quadratic
+from smac.lower.segments import split
+from smac.lower.sides import READ_Y, named, raw_output, reading, sides_of
 from smac.lower.two_sided import Sides
 from smac.lower.values import Parts, input_buffers, output_axes, parts, state_buffers
 from smac.plan.types import Plan
@@ -38,7 +38,7 @@ def forward(plan: Plan) -> Program:
     if (sides := _sides(plan)) is not None:
         p = sides.parts
         made, scratch = two_sided.forward(sides)
-        return _program("forward", p, (*input_buffers(p), *_outputs(p), *scratch), made)
+        return _program("forward", plan, p, (*input_buffers(p), *_outputs(p), *scratch), made)
     p = parts(plan.request, _by_lanes(plan))
     order = ORDERS[plan.order](p, plan.chosen)
     states = _states_in(p, "state.S0"), _states_out(p, "state.ST")
@@ -48,20 +48,23 @@ def forward(plan: Plan) -> Program:
     steps: tuple[Step, ...] = ()
     scratch = ()
     if p.reads_z and plan.request.target == "triton":
-        raw, scratch = raw_output(order)
-        steps = (
-            replace(raw, carries=(carry,)),
-            pointwise("epilogue", output_stores(p)),
-        )
-        return _program("forward", p, (*buffers, *scratch), steps)
+        steps, scratch = raw_output(order, final=carry.final)
+        steps = (*steps, pointwise("epilogue", output_stores(p)))
+        return _split("forward", plan, p, Backward(steps, scratch), buffers)
     channel = _by_channel(plan, p)
     if plan.chosen.schedule == "chunks" or (channel and not swept(p, READ_Y)):
-        steps = (order.kernel("states", (p.k, p.v), (replace(carry, saves="saved.KV"),)),)
+        both = [replace(kv, final=carry.final) for kv, _ in sides_of(order)]
+        steps = tuple(order.kernel(f"states{named(kv)}", (p.k, p.v),
+                                   (replace(kv, saves="saved.KV"),), reverse=kv.reverse)
+                      for kv in both)  # fmt: skip
         scratch = (saved_states(p, "saved.KV", "acc" if channel else "operand"),)
-        carry = replace(carry, initial=None, final=None, restores="saved.KV")
-    kernel = order.kernel("forward", (p.q, p.k, p.v), (carry,), (READ_Y,))
-    kernel = replace(kernel, stores=output_stores(p))
-    return _program("forward", p, (*buffers, *scratch), (*steps, kernel))
+        carries = tuple(replace(kv, initial=None, final=None, restores="saved.KV") for kv in both)
+        kernel = order.kernel("forward", (p.q, p.k, p.v), carries, (READ_Y,))
+        steps = (*steps, replace(kernel, stores=output_stores(p)))
+    else:
+        steps, scratch = reading(order, "forward", (p.q, p.k, p.v), READ_Y, output_stores(p),
+                                 final=carry.final)  # fmt: skip
+    return _split("forward", plan, p, Backward(steps, scratch), buffers)
 
 
 def backward(plan: Plan) -> Program:
@@ -81,22 +84,26 @@ def backward(plan: Plan) -> Program:
     )  # fmt: skip
     buffers = (
         *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
-        *(state_buffers(p, "state.dS0") if p.state else ()), *made.scratch,
+        *(state_buffers(p, "state.dS0") if p.state else ()),
     )  # fmt: skip
-    return _program("backward", p, buffers, made.steps)
+    return _split("backward", plan, p, made, buffers)
 
 
 def _spread(plan: Plan) -> Callable[[Order], Backward]:
     """How the schedule spreads the reads of a backward over kernels."""
-    if plan.chosen.schedule == "chunks":
+    if plan.chosen.schedule in ("chunks", "segmented"):
         return parallel
+    if plan.chosen.schedule == "fft":  # one transform of each product serves every read
+        return together
     return apart if plan.request.target == "triton" else together
 
 
 def _sides(plan: Plan) -> Sides | None:
-    """The two orders of a mask with lanes above its diagonal; None where one order is all."""
+    """On torch, the two orders of a mask with lanes above its diagonal; None where one is all."""
     generators = plan.request.mask.generators()
-    if not _by_lanes(plan) or generators is None or not generators.above:
+    if generators is None or not generators.above or not _by_lanes(plan):
+        return None
+    if plan.request.target == "triton":
         return None
 
     def order(above: bool) -> Order:
@@ -115,7 +122,18 @@ def _by_lanes(plan: Plan) -> bool:
     return plan.order != "quadratic" and plan.chosen.schedule != "fft"
 
 
-def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step, ...]) -> Program:
+def _split(name: str, plan: Plan, p: Parts, made: Backward,
+           buffers: tuple[Buffer, ...]) -> Program:  # fmt: skip
+    """The program of what was made; its sweeps in segments where the schedule says so."""
+    steps, scratch = made.steps, made.scratch
+    if plan.chosen.schedule == "segmented":
+        steps, more = split(p, steps)
+        scratch = (*scratch, *more)
+    return _program(name, plan, p, (*buffers, *scratch), steps)
+
+
+def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
+             steps: tuple[Step, ...]) -> Program:  # fmt: skip
     last = "state.last" if p.state and p.scans else None
     read = frozenset().union(*(_reads(k) for k in steps if isinstance(k, Kernel)))
     used = tuple(s for s in p.scans if s.out in read)
@@ -131,7 +149,7 @@ def _program(name: str, p: Parts, buffers: tuple[Buffer, ...], steps: tuple[Step
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
     return verify(Program(name, (*buffers, *made), (*scans, *moves, *steps, *back), p.spec.batch,
-                          p.spec.groups, p.packed))  # fmt: skip
+                          p.spec.groups, p.packed, plan.tiles))  # fmt: skip
 
 
 def _moves(p: Parts, read: frozenset[str]) -> tuple[Move, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from smac.expr import Name
 from smac.ir import Walk
 from smac.lower.kernels import Order
 from smac.lower.values import Parts
@@ -14,7 +15,9 @@ def quadratic(p: Parts, chosen: Candidate) -> Order:
     """Tiles of `chosen.chunk` rows; no state."""
     walk = Walk(chosen.chunk, chosen.segment)
     support = p.mask.support()
+    rising = {Name(s.out) for s in p.scans if s.fn == "runs"}
+    runs = tuple(v.name for v in p.bases if v.expr in rising)
     return Order(
         p, "tiles", walk, p.bases, stateful=False, gathers=p.gathers,
-        finish=lambda k: replace(k, entry=p.entry, support=support),
+        finish=lambda k: replace(k, entry=p.entry, support=support, runs=runs),
     )  # fmt: skip

@@ -4,7 +4,8 @@ What is strictly above a diagonal is a sum of late lanes backward in time (Hwang
 quasi-separable masks), so it takes the same sweep over a mirrored walk, rows and columns of its
 lanes exchanged. Y below and Y above add up; each side has a backward of its own under one dY.
 
-Non-goals: no state between calls, since the mirrored walk starts at the end.
+Non-goals: no state between calls, since the mirrored walk starts at the end; no target whose
+kernels sweep both ways (sides.py).
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from dataclasses import dataclass, replace
 from smac.expr import Expr, Name, call, transform
 from smac.ir import Buffer, Carry, Kernel, Step, Store
 from smac.lower.adjoint import (
-    READ_Y,
     Backward,
     input_stores,
     output_stores,
-    raw_output,
     reversed_walk,
     stores_need_y,
 )
 from smac.lower.kernels import Order
+from smac.lower.sides import READ_Y, raw_output
 from smac.lower.values import Parts, cotangent, needs_y
 
 KV = Carry("KV", "K", "V")
@@ -48,7 +48,8 @@ class Sides:
         """A kernel for Y (and Z) of the side below, as buffers."""
         if self.below is None:
             return (), ()
-        kernel, buffers = raw_output(self.below)
+        (kernel,), buffers = raw_output(self.below)
+        assert isinstance(kernel, Kernel)
         stores = tuple(replace(s, buffer=f"{s.buffer}.below") for s in kernel.stores)
         return ((replace(kernel, name="below", stores=stores),),
                 tuple(replace(b, name=f"{b.name}.below") for b in buffers))  # fmt: skip

@@ -76,8 +76,8 @@ class Parts:
 
 def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts:
     """The pieces of `request`. `by_lanes`: an order that goes by lanes, not by the entry, takes
-    their row and column factors into Q and K (the entry has them itself). `above`: the lanes are
-    those above the diagonal, as they are backward in time."""
+    their row and column factors into Q and K (the entry has them itself). `above`: on torch, the
+    lanes are those above the diagonal, as they are backward in time."""
     spec, mask = request.spec, request.mask
     c = spec.contraction
     scans = Scans(spec)
@@ -103,9 +103,12 @@ def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts
     if group is not None and "H" not in carried:
         carried |= {"H"}
     y_axes = canonical(spec, carried & {*spec.batch, "T", "H", "P"})
+    # Derivatives are dear, sympy's import too: only where the entry's are asked for.
+    due = request.backward and not by_lanes
     return Parts(
         spec, mask, q, k, v, lanes, lane_values, entry, tuple(bases.values),
-        gathers(mask, scans, bases), lags, scans.scans, scans.moves, c.channel, group,
+        gathers(mask, scans, bases) if due else (), lags, scans.scans, scans.moves, c.channel,
+        group,
         y_axes, reads_z, request.state, request.packed, above,
     )  # fmt: skip
 
@@ -121,12 +124,15 @@ def state_buffers(p: Parts, *states: str) -> tuple[Buffer, ...]:
     """States (batch…, H, R, N, P) in the accumulator's type; axes nobody carries have length 1.
     Packed sequences take the place of B.
 
-    For masks that cut at ids, "last" / "last_out": the id before the first token, after the last.
+    For masks that cut at ids, "last" / "last_out": the id before the first token, after the last;
+    of each head where ids have heads.
     """
     batch = tuple(SEQ if p.packed and a == "B" else a for a in p.spec.batch)
     axes = (*batch, "H", "R", "N", "P")
+    ids = {a for s in p.scans[:1] for a in p.spec.input(s.source).axes} | {SEQ}
+    last = tuple(a for a in (*batch, "H", *p.spec.groups) if a in ids)
     return tuple(
-        Buffer(n, batch, "int", "state") if n.startswith("state.last")
+        Buffer(n, last, "int", "state") if n.startswith("state.last")
         else Buffer(n, axes, "acc", "state")
         for n in states
     )  # fmt: skip

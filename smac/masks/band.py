@@ -221,3 +221,42 @@ def _limit(op: str, f: Form) -> Support:
     if f.t == 1:  # n + const op 0
         return _LIMITS[op](-f.const)
     return _LIMITS[_MIRROR[op]](f.const)  # const − n op 0
+
+
+def equal_at(e: Expr) -> frozenset[Expr]:
+    """Bases that have one value at row and column wherever `e` is not zero: `At(ids, t) ==
+    At(ids, s)` among its conditions."""
+    return _equal(e) or frozenset()
+
+
+#: Bases found equal; None where nothing is left that is not zero.
+_Equal = frozenset[Expr] | None
+
+
+def _equal(e: Expr) -> _Equal:
+    match e:
+        case Num(0):
+            return None
+        case Call("where", (cond, a, b)):
+            holds = None if empty(_true(cond)) else _equal(cond)
+            return _either(_both(holds, _equal(a)), _equal(b))
+        case Call("mul" | "chain", (a, b)):
+            return _both(_equal(a), _equal(b))
+        case Call("add" | "sub" | "maximum" | "minimum", (a, b)):
+            return _either(_equal(a), _equal(b))
+        case Call("neg", (a,)) | Call("div", (a, _)):
+            return _equal(a)
+        case Call("eq", (At(a, (Pos(x),)), At(b, (Pos(y),)))) if a == b and {x, y} == {"t", "s"}:
+            return frozenset((a,))
+        case _:
+            return frozenset()
+
+
+def _both(a: _Equal, b: _Equal) -> _Equal:
+    return None if a is None or b is None else a | b
+
+
+def _either(a: _Equal, b: _Equal) -> _Equal:
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b

@@ -26,6 +26,11 @@ def forgets(lane: Lane) -> bool:
     return lane.log_decay == FORGETS
 
 
+def carried(lanes: Lanes) -> Lanes:
+    """Those whose states a walk needs for what it reads: a diagonal is none beside other lanes."""
+    return tuple(x for x in lanes if x.late or not forgets(x)) or lanes
+
+
 def strictly(lanes: Iterable[Lane]) -> Lanes:
     """`lanes` without their diagonal: late, each row taking one decay of its own.
 

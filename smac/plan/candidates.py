@@ -8,10 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smac.expr import MOVE_FUNCTIONS, At, Between, Call, Expr, Index, Size, children, walk
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    ONE,
+    At,
+    Between,
+    Call,
+    Expr,
+    Index,
+    Size,
+    children,
+    names,
+    walk,
+)
 from smac.locate import clip
 from smac.masks.band import form
 from smac.masks.base import Lane
+from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
@@ -30,7 +43,7 @@ SCHEDULES = {
 
 
 #: The lanes whose states one triton program carries in registers.
-MOST_LANES = {"chunked": 8, "linear": 1}
+MOST_LANES = {"chunked": 8, "linear": 4}
 
 
 def largest_chunk(target: str, itemsize: int) -> int:
@@ -52,7 +65,7 @@ class Way:
     @property
     def label(self) -> str:
         """The order; with its schedule where it has two."""
-        twice = self.order == "linear" or self.schedule == "chunks"
+        twice = self.order == "linear" or self.schedule in ("chunks", "segmented")
         return f"{self.order} ({self.schedule})" if twice else self.order
 
 
@@ -81,7 +94,7 @@ def lacks_generators(r: Request) -> str | None:
         return f"needs generators: mask '{clip(str(r.mask), 200)}' has none ({why})"
     if r.state and (missing := r.mask.missing("state")):
         return f"needs a state to keep: {missing.replace('has no state', 'has none')}"
-    if r.packed and generators.above:
+    if r.packed and generators.above and r.target == "torch":
         return ("walks back from the end of T for what is above the diagonal, and keeps no packed "
                 "sequences apart there; use order='quadratic'")  # fmt: skip
     if any(map(moves, _lanes(r))) and (elsewhere := _no_moves(r)):
@@ -94,9 +107,6 @@ def _no_moves(r: Request) -> str | None:
     if r.packed:
         return ("has lanes that read other tokens (reverse, shift) and do not know where a packed "
                 "sequence ends; use order='quadratic'")  # fmt: skip
-    if r.target == "triton":
-        return ("has lanes that read other tokens (reverse, shift), not on target triton so far; "
-                "use target='torch'")  # fmt: skip
     return None
 
 
@@ -120,38 +130,42 @@ def _factors_per_value(r: Request) -> str | None:
     found = r.mask.generators()
     if r.spec.contraction.channel != "P" or found is None:
         return None
-    for e in (e for x in (*found.lanes, *found.above) for e in (x.read, x.write)):
+    lanes = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
+    for e in (e for x in (*lanes, *found.above) for e in (x.read, x.write)):
         if "P" in r.spec.axes_of(e):
             return f"takes factors of rows and columns without P, found '{show(e)}'"
     return None
 
 
-#: Bits that may be lost where lanes read positions, of those that the accumulator has. On triton
-#: angles are made in float32, and their gradients grow with the position.
+#: Bits that may be lost where lanes read positions, of those that the accumulator has. Triton's
+#: products of 16 bits round states; the gradient of an angle is theirs times the position.
 _SPARE = {
     "torch": {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14},
-    "triton": {"float64": 43, "float32": 4, "bfloat16": 4, "float16": 4},
+    "triton": {"float64": 43, "float32": 13, "bfloat16": 4, "float16": 4},
 }
 
 
 def _few_digits(r: Request) -> str | None:
-    """Lanes that read positions cancel, or turn by large angles: digits go as T grows."""
+    """Lanes that read powers of positions cancel, and so do gradients of what turns by them: digits
+    go as T grows. Angles themselves are made in float64, whatever the type."""
     factors = [e for x in _lanes(r) for e in (x.read, x.write)]
     powers = max((position_degree(e, turns=False) for e in factors), default=0)
     exact = r.dtype == "float64" or (r.dtype != "float32" and r.target == "torch")
     if powers and not exact:
         return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
                 "no digits to spare; use order='quadratic'")  # fmt: skip
-    degree = max((position_degree(e) for e in factors), default=0)
+    degree = max((position_degree(e, turns=r.backward) for e in factors), default=0)
     lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.target][r.dtype]
     if lost > spare:
-        return (f"loses {lost} bits at T = {r.size('T')}, where its lanes read positions; at most "
-                f"{spare} may go in {r.dtype}; use order='quadratic'")  # fmt: skip
+        where = "in the gradient of an angle that" if degree > powers else "where its lanes"
+        return (f"loses {lost} bits at T = {r.size('T')}, {where} read{'s' * (degree > powers)} "
+                f"positions; at most {spare} may go in {r.dtype}; use order='quadratic'")
     return None
 
 
 def position_degree(e: Expr, turns: bool = True) -> int:
-    """The power of the position that `e` grows with; `turns`: an angle's error counts as one."""
+    """The power of the position that `e`, or with `turns` its gradient, grows with: an angle's
+    position comes out as a factor, where there is an input in it to differentiate by."""
     match e:
         case Index("T"):
             return 1
@@ -164,7 +178,7 @@ def position_degree(e: Expr, turns: bool = True) -> int:
         case Call("where", (_, *args)):
             return max(position_degree(a, turns) for a in args)
         case Call("sin" | "cos", (a,)):
-            return position_degree(a) if turns else 0
+            return position_degree(a) if turns and names(a) else 0
         case Call("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "mod", _):
             return 0
         case _:
@@ -188,18 +202,32 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     """What the target's templates cannot do yet."""
     if r.target != "triton":
         return None
-    most = 1 if x.channel else MOST_LANES[order]
-    if x.rank is not None and x.rank > most:
-        return (f"takes a rank of at most {most} on target triton so far, found rank {x.rank}; "
+    chunks = order == "chunked"
+    most = 1 if x.channel and chunks else MOST_LANES[order]
+    if x.channel and chunks and x.above:
+        return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
+                "triton; use order='linear'")  # fmt: skip
+    if x.states > most:
+        return (f"takes a rank of at most {most} on target triton so far, found rank {x.states}; "
                 "use target='torch'")  # fmt: skip
-    if any(lane.late for lane in _lanes(r)):
-        return ("takes no late lanes on target triton so far (strict, shift, what is above a "
-                "diagonal); use target='torch'")  # fmt: skip
+    if x.channel and chunks and (found := _beside_diagonal(r)):
+        return ("takes no factors of rows or columns beside a diagonal under a mask per "
+                f"{x.channel} on target triton, found '{show(found)}'; use order='linear'"
+                )  # fmt: skip
     widest = 256 if x.item == 2 else 128
-    if order == "chunked" and x.channel and channel_size(x) > widest:
+    if chunks and x.channel and channel_size(x) > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
+
+
+def _beside_diagonal(r: Request) -> Expr | None:
+    """A factor of a lane with a state, where another lane is a diagonal: Q and K are that one's
+    too."""
+    lanes = _lanes(r)
+    kept = carried(lanes)
+    factors = (e for x in kept for e in (x.read, x.write) if e != ONE)
+    return next(factors, None) if len(kept) < len(lanes) else None
 
 
 def _lanes(r: Request) -> tuple[Lane, ...]:
@@ -208,7 +236,8 @@ def _lanes(r: Request) -> tuple[Lane, ...]:
 
 
 def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
-    """On triton, all chunks in parallel between states that pass through memory."""
+    """On triton, all chunks in parallel between states that pass through memory, and sweeps cut in
+    segments: a backward of those is one of parallel chunks."""
     if r.target != "triton":
         return ()
     widest = 128 if x.item == 2 else 64
@@ -222,7 +251,14 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
     if reason is None and max(x.n("QK"), x.p) > widest:
         reason = (f"takes N and P of at most {widest} in {r.dtype} on schedule 'chunks', found "
                   f"N = {x.n('QK')}, P = {x.p}")  # fmt: skip
-    return (Way("chunked", "chunks", reason),)
+    segmented = missing
+    if segmented is None and x.channel:
+        segmented = f"takes no mask per {x.channel} on schedule 'segmented'; use schedule='sweep'"
+    if segmented is None and r.packed:
+        segmented = "cuts one sequence in segments, not packed ones; use schedule='sweep'"
+    if segmented is None and r.backward and reason is not None:
+        segmented = reason.replace("'chunks'", "'segmented'")
+    return Way("chunked", "chunks", reason), Way("chunked", "segmented", segmented)
 
 
 def _no_fft(x: Shape, r: Request) -> str | None:
@@ -230,15 +266,17 @@ def _no_fft(x: Shape, r: Request) -> str | None:
     missing = r.mask.missing("symbol")
     if missing is not None and r.mask.dft() is None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
+    if missing is not None and r.target == "triton":
+        return "the Fourier transform is not on target triton so far; use target='torch'"
     if r.packed:
         return "FFT convolves along all of T and keeps no packed sequences apart"
-    if r.target == "triton":
-        return "FFT order is not on target triton yet; use target='torch'"
     return "keeps no state between calls" if r.state else None
 
 
-def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) -> Iterator[int]:
-    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given."""
+def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
+           cover: bool = False) -> Iterator[int]:  # fmt: skip
+    """Chunks (rows of a block for the quadratic order) to try for `way`; `chunk` if it is given.
+    `cover`: one that covers T stays a chunk, as it does where states are kept."""
     if way.order == "linear":
         if chunk is None:
             yield 1
@@ -247,7 +285,7 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None) ->
     whole = max(least, 2 ** max(x.T - 1, 0).bit_length())  # the power of two that holds T
     if way.order == "quadratic":
         tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
-    elif r.state:
+    elif r.state or cover:
         tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device))}
     else:
         tried = {c for c in ([chunk] if chunk else _chunks(x, r, device)) if c < x.T}

@@ -26,7 +26,7 @@ from smac.spec import Spec, specialise
 _TARGETS = tuple(SCHEDULES)
 #: Every schedule that there is, of any order and target.
 _SCHEDULES = tuple(sorted({s for own in SCHEDULES.values() for s in own.values()}
-                         | {"fft", "chunks"}))  # fmt: skip
+                         | {"fft", "chunks", "segmented"}))  # fmt: skip
 
 
 def make(
@@ -56,8 +56,9 @@ def make(
     if not legal:
         raise _nothing(request, order, schedule, asked)
     found = _weigh(shape, request, row, legal, chunk)
-    if not found:  # a chunk that covers T: one chunk is the quadratic order
-        found = _weigh(shape, request, row, [w for w in every if w.order == "quadratic"], chunk)
+    if not found:  # a chunk that covers T: one chunk is the quadratic order, where there is one
+        whole = [w for w in every if w.order == "quadratic" and w.reason is None]
+        found = _weigh(shape, request, row, whole or legal, chunk, cover=True)
     found.sort(key=lambda c: (c.time, ORDERS.index(c.order), -c.chunk))
     best = found[0]
     judged = tuple(replace(c, verdict=verdict(c, best)) for c in found)
@@ -116,11 +117,11 @@ def _request(
 
 
 def _weigh(
-    shape: Shape, r: Request, row: Device, legal: list[Way], chunk: int | None
+    shape: Shape, r: Request, row: Device, legal: list[Way], chunk: int | None, cover: bool = False
 ) -> list[Candidate]:
-    """Every legal way at every chunk to try, costed."""
+    """Every legal way at every chunk to try, costed; `cover`: at chunks that cover T too."""
     return [candidate(shape, r, row, w.order, c, w.schedule)
-            for w in legal for c in pieces(shape, r, row, w, chunk)]  # fmt: skip
+            for w in legal for c in pieces(shape, r, row, w, chunk, cover)]  # fmt: skip
 
 
 def _nothing(r: Request, order: str, schedule: str, asked: list[Way]) -> PlanError:
@@ -146,10 +147,10 @@ def _reasons(asked: list[Way]) -> str:
 def _listing(target: str, order: str) -> str:
     own = SCHEDULES[target]
     names = [s for o, s in own.items() if order in ("auto", o)]
-    if order in ("auto", "linear") and target == "torch":
+    if order in ("auto", "linear"):
         names.append("fft")
     if order in ("auto", "chunked") and target == "triton":
-        names.append("chunks")
+        names += ["chunks", "segmented"]
     return ", ".join(["auto", *sorted(set(names))])
 
 

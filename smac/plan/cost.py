@@ -38,6 +38,8 @@ _DOTS = {"tiles": 0.2, "sweep": 0.26, "chunks": 0.35, "tokens": 1.0}
 #: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
 #: sweeps reads wide states a second time for the gradients of decays, little of it in parallel.
 _REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.4), "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}
+#: What the kernels of a segmented walk are like, forward and backward.
+_SEGMENTED = ("sweep", "chunks")
 _CPU_HALF = 4
 #: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
 VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
@@ -73,10 +75,11 @@ class Work:
         """This work and what is before it, as one."""
         if self.before is None:
             return self
-        first = dict(self.before.traffic)
+        before = self.before.whole
+        first = dict(before.traffic)
         traffic = tuple((name, n + first.pop(name, 0)) for name, n in self.traffic)
         return replace(self, before=None, traffic=(*traffic, *first.items()),
-                       launches=self.launches + self.before.launches)  # fmt: skip
+                       launches=self.launches + before.launches)  # fmt: skip
 
     @property
     def bytes(self) -> int:
@@ -100,6 +103,15 @@ def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
     size = _chunk_bytes(x, chunk) * (2 if backward else 1)
     n = max(1, min(device.in_flight // max(size, 1), 2 ** (chunks - 1).bit_length()))
     return int(chunk * 2 ** (n.bit_length() - 1))
+
+
+def span_tokens(x: Shape, device: Device, chunk: int) -> int:
+    """Tokens of a segment of a triton sweep: a power of two of chunks, so many that the programs
+    of all segments fill the GPU once."""
+    programs = x.batch * x.all_heads * -(-x.p // VALUE_TILE)
+    segments = max(1, device.units * _RESIDENT // max(programs, 1))
+    pieces = max(1, -(-x.T // chunk))
+    return int(chunk * 2 ** (-(-pieces // segments) - 1).bit_length())
 
 
 def _chunk_bytes(x: Shape, C: int) -> int:
@@ -128,10 +140,11 @@ def work(x: Shape, request: Request, device: Device, order: str, chunk: int, sch
     if request.target == "triton" and order == "chunked" and x.channel:
         return _triton_channel(x, back, chunk)
     found = dots(request, order, chunk, segment, schedule, x)
-    if request.target == "triton":
-        return _triton(x, back, order, chunk, schedule, found)
     if schedule == "fft":
-        return _torch_fft(x, back, found)
+        return _fft(x, back, found, request.target)
+    if request.target == "triton":
+        segments = -(-x.T // span_tokens(x, device, chunk)) if schedule == "segmented" else 0
+        return _triton(x, back, order, chunk, schedule, found, segments)
     if order == "quadratic":
         return _torch_quadratic(x, back, chunk, found)
     return _torch_chunked(x, back, device, chunk, found)
@@ -190,21 +203,11 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
     return Work(dots, 0, traffic, blocks * (_ROWS_OPS[back] + (1 + back) * x.nodes), space)
 
 
-def _torch_fft(x: Shape, back: bool, dots: tuple[Dot, ...]) -> Work:
-    """The expanded state K⊗V convolved along T; backward convolves Q⊗dY too."""
-    more, padded = (2 if back else 1), 2 ** max(1, (2 * x.T - 1).bit_length())
-    columns = x.batch * x.all_heads * x.n("QK") * x.p
-    scalar = more * 2 * columns * 5 * padded * padded.bit_length() // 2
-    passes = ("states", (3 if back else 1) * x.acc * columns * padded * 8)
-    one = columns // x.n("QK")  # a state channel at a time
-    launches = x.n("QK") * _ROWS_OPS[back]
-    return Work(dots, scalar, (passes,), launches, 3 * x.acc * one * padded)
-
-
 # ---- triton ---------------------------------------------------------------------------------
 
 
-def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...]) -> Work:
+def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...],
+            segments: int = 0) -> Work:  # fmt: skip
     """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
     heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
     columns = -(-x.p // VALUE_TILE)
@@ -223,25 +226,39 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
         programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
     space = 0
-    states = (x.rank or 1) * heads * x.n("QK") * x.p * x.item * pieces
-    if schedule == "chunks":  # states pass through memory; then every chunk is a program
-        given, sweeps = x.given * x.item, 1 + back
+    states = (x.states or 1) * heads * x.n("QK") * x.p * x.item * pieces
+    entering = None
+    if segments:  # what enters the segments: a sweep for the states alone, and a join, a side
+        sweeps, programs, steps = (1 + back) * x.sides, programs * segments, steps / segments
+        ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
+        entering = Work((), 0, (("operands", sweeps * x.given * x.item),
+                                ("ends", 4 * (1 + back) * ends)), 2 * sweeps, 0, programs,
+                        sweeps * (_STATE_STEP * pieces / segments + segments))  # fmt: skip
+        space = (1 + back) * ends
+    if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
+        given, sweeps = x.given * x.item, (1 + back) * x.sides
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
-                     sweeps, 0, programs, sweeps * _STATE_STEP * pieces)  # fmt: skip
+                     sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
+                     before=entering)  # fmt: skip
         traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]
         scalar = 2 * scalar if back else scalar
-        return Work(dots, scalar, tuple(traffic), 1 + back, sweeps * states, heads * pieces,
+        return Work(dots, scalar, tuple(traffic), 1 + back, space + sweeps * states, heads * pieces,
                     before=first)  # fmt: skip
+    sides = x.sides if schedule in ("sweep", "segmented", "tokens") else 1
+    if sides > 1:  # what is above the diagonal is a sweep of its own, and Y of the first waits
+        scalar, steps = sides * scalar, sides * steps
+        traffic += [("operands above", x.given * x.item * (1 + back)),
+                    ("Y below", 2 * x.batch * x.T * x.all_heads * x.p * x.acc)]  # fmt: skip
     if back:
         scalar, steps = 2 * scalar, 2 * steps
         traffic.append(("gradients", x.given * x.acc))
         if x.heads("QK") < x.all_heads:  # gradients of shared operands, a head each, then summed
             space += 2 * heads * x.T * x.n("QK") * x.acc
         if order != "quadratic":
-            space += (x.rank or 1) * heads * x.n("QK") * x.p * x.acc * pieces
+            space += (x.states or 1) * heads * x.n("QK") * x.p * x.acc * pieces
         traffic.append(("per-head gradients and states", 2 * space))
-    kernels = _BACKWARD_KERNELS if back else _KERNELS
-    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps)
+    kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
+    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
 
 
 def _triton_channel(x: Shape, back: bool, C: int) -> Work:
@@ -255,6 +272,23 @@ def _triton_channel(x: Shape, back: bool, C: int) -> Work:
                 w.swept)  # fmt: skip
 
 
+# ---- torch.fft, on both targets -------------------------------------------------------------
+
+
+def _fft(x: Shape, back: bool, dots: tuple[Dot, ...], target: str) -> Work:
+    """The expanded state K⊗V convolved along T; backward convolves Q⊗dY too. On torch a state
+    channel at a time, on triton as many as `state_channels` (triton_host.py) takes."""
+    more, padded = (2 if back else 1), 2 ** max(1, (2 * x.T - 1).bit_length())
+    columns = x.batch * x.all_heads * x.n("QK") * x.p
+    scalar = more * 2 * columns * 5 * padded * padded.bit_length() // 2
+    passes = ("states", (3 if back else 1) * x.acc * columns * padded * 8)
+    one = max(columns // x.n("QK"), 1)
+    each = max(1, 2**26 // (one * padded)) if target == "triton" else 1
+    turns = -(-x.n("QK") // each)
+    space = 3 * x.acc * one * min(each, x.n("QK")) * padded
+    return Work(dots, scalar, (passes,), turns * _ROWS_OPS[back], space)
+
+
 # ---- time -----------------------------------------------------------------------------------
 
 
@@ -265,7 +299,7 @@ def seconds(
     "states" for what sweeps do before."""
     rate = device.dot(request.dtype)
     doubles = 2 if request.dtype == "float64" else 1
-    if request.target == "triton":
+    if not _by_passes(request.target, schedule):
         return _triton_seconds(w, request, device, chunk, rate, doubles, schedule)
     half = _CPU_HALF if device.kind == "cpu" else _GPU_HALF
     share = (1.0 if device.kind == "cpu" else _GPU_DOTS) * chunk / (chunk + half)
@@ -285,6 +319,8 @@ def _triton_seconds(
     waves = max(w.programs, 1) / device.units
     idle = math.ceil(waves) / waves
     back = request.backward
+    if schedule == "segmented":
+        schedule = _SEGMENTED[back]
     share = _DOTS[schedule] * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
     step = device.step if schedule != "tokens" else device.token
     turns = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
@@ -297,13 +333,18 @@ def _triton_seconds(
     }
     if w.before is not None:
         first = _triton_seconds(w.before, request, device, chunk, rate, doubles, schedule)
-        found["states"] = total(first, "triton")
+        found["states"] = total(first, "triton", schedule)
     return found
 
 
-def total(parts: dict[str, float], target: str) -> float:
+def _by_passes(target: str, schedule: str) -> bool:
+    """Whether the work is operations of torch, one behind the other."""
+    return target == "torch" or schedule == "fft"
+
+
+def total(parts: dict[str, float], target: str, schedule: str) -> float:
     """The time that the parts make: a sum of passes, or what overlaps plus the launches."""
-    if target == "torch":
+    if _by_passes(target, schedule):
         return sum(parts.values())
     after = {"launches", "states"}
     return max(v for k, v in parts.items() if k not in after) + sum(parts.get(k, 0) for k in after)
@@ -318,11 +359,13 @@ def candidate(
     in_segments = request.target == "torch" and order != "quadratic" and schedule != "fft"
     back = request.backward
     segment = segment_tokens(x, device, chunk, back) if in_segments else chunk
+    if schedule == "segmented":
+        segment = span_tokens(x, device, chunk)
     w = w.whole
     return Candidate(
         order=order, chunk=chunk, segment=segment, schedule=schedule, flops=w.flops,
         scalar_flops=w.scalar, bytes=w.bytes, launches=w.launches, workspace=w.workspace,
-        time=total(parts, request.target), dots=w.dots, traffic=w.traffic,
+        time=total(parts, request.target, schedule), dots=w.dots, traffic=w.traffic,
         parts=tuple(parts.items()),
     )  # fmt: skip
 

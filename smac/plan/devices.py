@@ -98,9 +98,18 @@ TABLE: dict[str, Device] = {
 
 
 def device_row(name: str, table: Mapping[str, Device] | None = None) -> Device:
-    """The row called `name` ("cuda:1" reads as "cuda"). Raises PlanError naming those there are."""
+    """The row called `name`: "cuda:1" reads as "cuda"; "cpu*" is this machine's calibrated one.
+
+    Raises PlanError naming those there are.
+    """
     rows = TABLE if table is None else table
     row = rows.get(name.partition(":")[0])
+    if row is None and name.endswith("*"):
+        from smac.plan.calibrated import rows as calibrated
+
+        row = calibrated().get(name, ("", None))[1]
     if row is None:
-        raise PlanError(f"device: found '{name}'; expected one of {', '.join(rows)}")
+        raise PlanError(f"device: found '{name}'; expected one of {', '.join(rows)}"
+                        + ("; smac bench --calibrate measures this machine's"
+                           if name.endswith("*") else ""))  # fmt: skip
     return row

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from smac.derive import simplify
 from smac.expr import ONE, ZERO, Expr, call
 from smac.masks.base import Lane
-from smac.masks.lanes import turned
 from smac.plan.bands import block_columns, entries
-from smac.plan.shape import Shape, shape_of
+from smac.plan.shape import Shape, shape_of, sides_of
 from smac.plan.types import Dot, Request
 from smac.terms import MaskTerm
 
@@ -28,6 +27,8 @@ from smac.terms import MaskTerm
 Letters = frozenset[str]
 NONE: Letters = frozenset()
 C, I, J, N, P = (frozenset(x) for x in "cijnp")  # noqa: E741 (letters of the maths)
+#: Products of a chunk with itself, which kernels that take a chunk from both sides make once.
+INSIDE = ("scores", "intra", "dscores", "dQ intra", "dK intra", "dV intra")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +165,18 @@ def dots(
         products = [(o, p) for p in (_tiles_backward if back else _tiles)(o)]
         pieces = _tile_sizes(x, chunk, whole)
     else:
-        sides = _sides(request)
+        sides = sides_of(request)
         of_side = _chunks_backward if back else _chunks
         products = [(o, p) for lanes in sides for o in [Operands(x, request, lanes)]
-                    for p in of_side(o, x.above)]  # fmt: skip
+                    for p in of_side(o, x.above)
+                    if lanes is sides[0] or schedule != "chunks" or p.name not in INSIDE
+                    ]  # fmt: skip
         pieces = _piece_sizes(x.T, chunk, segment, whole)
     found = {p.name: 0 for _, p in products}
     for count, own in pieces:
         for o, p in products:
             found[p.name] += count * p.flops(o.size | own)
     return tuple(Dot(name, n) for name, n in found.items())
-
-
-def _sides(r: Request) -> list[tuple[Lane, ...]]:
-    """Lanes of each sweep: those below the diagonal, and those above it."""
-    found = r.mask.generators()
-    return [] if found is None else [x for x in (found.lanes, turned(found.above)) if x]
 
 
 def _piece_sizes(T: int, chunk: int, segment: int, whole: bool) -> list[tuple[int, dict[str, int]]]:

@@ -34,7 +34,7 @@ def _lines(plan: Plan, width: int) -> Iterator[str]:
     r, x = plan.request, shape_of(plan.request)
     mask = ("mask", _mask(plan, x))
     for head, text in (*_request(r), *_formulas(r), mask, *_fits(plan),
-                       ("chosen", _chosen(plan.chosen))):  # fmt: skip
+                       ("chosen", _chosen(plan))):  # fmt: skip
         yield from _wrap(f"{head:8}", text, width)
     yield ""
     yield from _table(plan.candidates, width)
@@ -96,9 +96,10 @@ def _fits(plan: Plan) -> Iterator[tuple[str, str]]:
                        "is exact")  # fmt: skip
 
 
-def _chosen(c: Candidate) -> str:
+def _chosen(plan: Plan) -> str:
+    c, cut = plan.chosen, f", {plan.tiles}" if str(plan.tiles) else ""
     parts = ", ".join(f"{k} {duration(v)}" for k, v in c.parts)
-    return f"{c.order}, chunk {c.chunk}, schedule {c.schedule}: {duration(c.time)} ({parts})"
+    return f"{c.order}, chunk {c.chunk}, schedule {c.schedule}{cut}: {duration(c.time)} ({parts})"
 
 
 def _row(c: Candidate) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from smac.expr import Call, Expr, Num, Size, names, walk
 from smac.masks.base import Mask, Support
+from smac.masks.lanes import Lanes, carried, turned
 from smac.plan.devices import ITEMSIZE
 from smac.plan.types import Request
 from smac.spec import Spec
@@ -20,8 +21,9 @@ class Shape:
     """A request in numbers. `axes` maps "Q", "K", "V", "L" to the axes they carry.
 
     `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
-    of V. `rank`: lanes, or None without generators. `above`: some lie above
-    the diagonal. `nodes`: operations in one entry of the mask.
+    of V. `rank`: lanes, or None without generators; `states`: those with a state on the target.
+    `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
+    `nodes`: operations in one entry of the mask.
     `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
     """
 
@@ -34,7 +36,9 @@ class Shape:
     axes: tuple[tuple[str, frozenset[str]], ...]
     tail: int
     rank: int | None
+    states: int
     above: bool
+    sides: int
     support: Support
     symbol: bool
     dft: bool
@@ -80,18 +84,30 @@ def shape_of(request: Request) -> Shape:
     T = -(-sizes["T"] // n)  # packed sequences are costed as a batch of their mean length
     axes = {k: frozenset(spec.axes_of(getattr(c, k))) for k in "QKVL"}
     generators, item = mask.generators(), ITEMSIZE[request.dtype]
+    sides = sides_of(request)
     return Shape(
         batch=n * math.prod(sizes[a] for a in spec.batch), T=T, H=sizes["H"], N=sizes["N"],
         P=sizes["P"],
         groups=tuple((g, sizes[g]) for g in spec.groups),
         axes=tuple(axes.items()), tail=int(reads(spec, "Z")),
         rank=None if generators is None else generators.rank, support=mask.support(),
+        states=sum(map(len, sides)), sides=max(len(sides), 1),
         above=generators is not None and bool(generators.above),
         symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
         nodes=_nodes(mask),
         matvec=mask.matvec_cost(T), again=needs_y(spec), item=item, acc=max(item, 4),
         given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),
     )  # fmt: skip
+
+
+def sides_of(r: Request) -> list[Lanes]:
+    """Lanes of each sweep: those below the diagonal, and those above it. On triton a diagonal has
+    no state where none is asked for."""
+    found = r.mask.generators()
+    if found is None:
+        return []
+    below = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
+    return [x for x in (below, turned(found.above)) if x]
 
 
 def reads(spec: Spec, name: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from smac.certified.fit import Fit
 from smac.masks.base import Mask
+from smac.plan.config import OWN, Config, Tiles
 from smac.show import show
 from smac.spec import Spec
 
@@ -57,7 +58,8 @@ class Candidate:
     """One way to run a request, with its predicted cost.
 
     `chunk` rows of a piece; `segment` tokens in flight; `schedule` names how reads are spread over
-    kernels ("segments" on torch; "sweep", "tiles", "tokens" on triton; "fft").
+    kernels ("segments" on torch; "sweep", "segmented", "chunks", "tiles", "tokens" on triton;
+    "fft").
     flops (2 a multiply-add, dots only), scalar_flops, bytes, workspace bytes, time in seconds.
     `dots` names the products that make the flops, `traffic` the bytes by what moves, `parts` the
     seconds by resource.
@@ -85,6 +87,7 @@ class Plan:
 
     `fits`: what stands for each approx(…) of the mask, in the order in which they are written.
     `asked`: the specialised spec with them unfitted, to be planned at other sizes.
+    `tiles`: how kernels are cut, where tuning found better than the printer's own choice.
     """
 
     request: Request
@@ -93,6 +96,7 @@ class Plan:
     illegal: tuple[tuple[str, str], ...] = ()
     fits: tuple[Fit, ...] = ()
     asked: Spec | None = None
+    tiles: Tiles = OWN
 
     @property
     def mask_text(self) -> str:
@@ -109,6 +113,12 @@ class Plan:
     def chunk(self) -> int:
         """Tokens in a chunk (rows of a tile for the quadratic order)."""
         return self.chosen.chunk
+
+    @property
+    def config(self) -> Config:
+        """What is chosen, as a point of the space that tuning searches."""
+        c = self.chosen
+        return Config(c.order, c.schedule, c.chunk, self.tiles)
 
     def explain(self, width: int = 100) -> str:
         """Every candidate, its flops, bytes, launches, workspace, predicted time, why it lost."""

@@ -5,6 +5,7 @@ Non-goals: no derivation (lower/adjoint.py), no layouts (launch.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,21 +17,31 @@ if TYPE_CHECKING:
     from smac.runtime.launch import Launcher
 
 
+def differentiable(launcher: Launcher, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Present inputs, then state buffers → outputs, then states, with the backward recorded."""
+    # What torch.func's transforms need costs 10 µs a call, so that only they get it.
+    node = _Transformed if torch._C._are_functorch_transforms_active() else Node
+    made: tuple[Tensor, ...] = node.apply(launcher, *tensors)
+    return made
+
+
+def _keep(ctx: Any, launcher: Launcher, tensors: Sequence[Tensor],
+          made: tuple[Tensor, ...]) -> None:  # fmt: skip
+    """Keep the inputs; nothing that the forward computed is needed again."""
+    ctx.launcher = launcher
+    ctx.save_for_backward(*tensors)
+    ctx.mark_non_differentiable(*[x for x in made if not x.is_floating_point()])
+
+
 class Node(torch.autograd.Function):
-    """`apply(launcher, *tensors)`: present inputs, then state buffers → outputs, then states."""
+    """`apply(launcher, *tensors)`."""
 
     @staticmethod
-    def forward(launcher: Launcher, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, launcher: Launcher, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the forward program."""
-        return launcher.forward(tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep the inputs; nothing that the forward computed is needed again."""
-        launcher, *tensors = inputs
-        ctx.launcher = launcher
-        ctx.save_for_backward(*tensors)
-        ctx.mark_non_differentiable(*(x for x in output if not x.is_floating_point()))
+        made = launcher.forward(tensors)
+        _keep(ctx, launcher, tensors, made)
+        return made
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -44,6 +55,23 @@ class Node(torch.autograd.Function):
                                        *saved, *cotangents))  # fmt: skip
             return (None, *(None if g is None else next(guarded) for g in found))
         return (None, *launcher.backward(saved, cotangents, needs))
+
+
+class _Transformed(torch.autograd.Function):
+    """The same, as `torch.func` wants it."""
+
+    @staticmethod
+    def forward(launcher: Launcher, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the forward program."""
+        return launcher.forward(tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep the inputs."""
+        launcher, *tensors = inputs
+        _keep(ctx, launcher, tensors, output)
+
+    backward = Node.backward
 
 
 class _Once(torch.autograd.Function):

@@ -5,7 +5,7 @@ Non-goals: no tensors are run (launch.py), no options checked (options.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from smac.runtime.options import Options
 from smac.runtime.packed import count
 from smac.runtime.state import Layout
 from smac.runtime.validate import Signature, check_lags, id_inputs, operand_dtype
+from smac.runtime.warm import prepare
 from smac.spec import Spec, specialise
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 
 def launcher_for(spec: Spec, options: Options, signature: Signature, values: tuple[Any, ...],
-                 state: bool, step: bool, cu_seqlens: Any = None) -> Launcher:  # fmt: skip
-    """Check `values`, plan for them, and make their launcher."""
+                 state: bool, step: bool, cu_seqlens: Any = None,
+                 choose: Callable[[Plan], Plan] | None = None) -> Launcher:  # fmt: skip
+    """Check `values`, plan for them, and make their launcher. `choose` puts another plan in the
+    place of the planner's, forward and backward."""
     from smac.masks import build
 
     sizes = signature.check(values, step)
@@ -42,17 +45,21 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     layout = layout_for(spec, absent, n > 0) if state else None
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
     target = devices.target_for(device, options.target)
+    if target == "triton" and device.type == "cuda":
+        prepare()
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in sizes.items()}
-        return planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
+        plan = planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
                        target, backward=backward, state=state, absent=absent,
                        sequences=n)  # fmt: skip
+        return plan if choose is None or any(n == 0 for n in sizes.values()) else choose(plan)
 
     cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
                 special.batch, layout, _ends_here(special) if state else None, step,
                 n)  # fmt: skip
-    return Launcher(cell, make(False), lambda: make(True), options.precision)
+    return Launcher(cell, make(False), lambda: make(True),
+                    options.precision_in(devices.dtype_named(dtype)))  # fmt: skip
 
 
 def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, device: str,
@@ -88,7 +95,7 @@ def layout_for(spec: Spec, absent: frozenset[str], packed: bool = False) -> Layo
     carried = set(_spread(special, (c.Q, c.K, c.V, *mask.parameters())))
     carried |= {"B"} if packed else set()
     normalised = any("Z" in names(e) for _, e in special.output)
-    last = tuple(a for a in special.batch if ids and (
+    last = tuple(a for a in (*special.batch, "H", *special.groups) if ids and (
         a in special.input(ids[0]).axes or (packed and a == "B")))  # fmt: skip
     axes = (*special.batch, "H", "R", "N", "P")
     return Layout(axes, frozenset(carried - {"T", "S"}), generators.rank, normalised,

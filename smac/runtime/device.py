@@ -1,33 +1,58 @@
 """Where tensors live: which target runs them, and which row of the planner's device table.
 
-Non-goals: no rates (plan/cost.py has the table). No silent fallback: what cannot run raises.
+Non-goals: no rates (plan/devices.py has the table). No silent fallback: what cannot run raises.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
 from smac.errors import LaunchError, PlanError
+from smac.plan.calibrated import name_for
+from smac.plan.devices import device_row
 
 #: GPUs that the planner has rates of, by a piece of the name that CUDA gives them.
 _GPUS = (("H200", "h200"), ("H100", "h100"), ("A100", "a100"))
 
 
 @cache
-def _row_of_gpu(index: int) -> str:
-    name = torch.cuda.get_device_name(index)
-    return next((row for piece, row in _GPUS if piece in name), "cuda")
+def _name_of_gpu(index: int) -> str:
+    return torch.cuda.get_device_name(index)
+
+
+@cache
+def _name_of_cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def machine(device: torch.device) -> str:
+    """What rates depend on: the GPU by name; the CPU by name and torch's threads."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return _name_of_gpu(torch.cuda.current_device() if device.index is None else device.index)
+    return f"{_name_of_cpu()}, {torch.get_num_threads()} threads"
+
+
+def shipped_row(device: torch.device) -> str:
+    """The planner's name for `device`: "cpu", "h100", "h200", "a100", else "cuda"."""
+    if device.type != "cuda":
+        return "cpu"
+    return next((row for piece, row in _GPUS if piece in machine(device)), "cuda")
 
 
 def row(device: torch.device) -> str:
-    """The planner's name for `device`: "cpu", "h100", "h200", "a100", else "cuda"."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        return _row_of_gpu(torch.cuda.current_device() if device.index is None else device.index)
-    return "cuda" if device.type == "cuda" else "cpu"
+    """As `shipped_row`, or this machine's calibrated row of it: "cpu*", "h100*", …"""
+    return name_for(shipped_row(device), machine(device))
 
 
 def named(device: str | torch.device | None) -> str:
@@ -72,7 +97,9 @@ def interpreted() -> bool:
 
 def target_on(row_name: str, asked: str) -> str:
     """As `target_for`, for a row of the device table."""
-    return ("torch" if row_name == "cpu" else "triton") if asked == "auto" else asked
+    if asked != "auto":
+        return asked
+    return "torch" if device_row(row_name).kind == "cpu" else "triton"
 
 
 def dtype_named(name: str | torch.dtype) -> str:

@@ -9,16 +9,11 @@ Non-goals: states and packed sequences (an exported op takes whole sequences).
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from itertools import combinations
 from typing import TYPE_CHECKING
 
-import torch
-
-from smac.expr import Expr, names
 from smac.ir import Program
-from smac.reference.values import Scope, Value, evaluate
 from smac.runtime.build import planned
+from smac.runtime.draws import SMALL, negative
 from smac.runtime.options import Options
 from smac.runtime.validate import id_inputs, shown
 from smac.spec import Input, Spec
@@ -30,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Names that an exported file uses itself, so that its op cannot have them.
 OWN_NAMES = frozenset(("torch", "math", "triton", "tl", "forward", "backward", "self_test"))
-#: Small sizes of the self-test; T crosses two chunk boundaries and ends in a ragged piece.
-SMALL = {"B": 2, "H": 4, "N": 5, "P": 3, "G": 2}
 #: The longest chunk that the self-test crosses: the dense formula is quadratic.
 LONGEST = 256
 
@@ -133,7 +126,7 @@ def _axes_line(spec: Spec) -> str:
 
 def _draws(spec: Spec, mask: Mask) -> list[str]:
     """One expression an input: ids in runs of seven, else uniform in ±(0.1, 0.9)."""
-    ids, negative = id_inputs(spec.contraction.L), _negative(spec, mask)
+    ids, below = id_inputs(spec.contraction.L), negative(spec, mask)
     symbol = mask.symbol()
     from smac.masks.base import MIDDLE
 
@@ -146,34 +139,5 @@ def _draws(spec: Spec, mask: Mask) -> list[str]:
             lines.append(f"(torch.arange(T) // 7).reshape({dims}).repeat("
                          + ", ".join("1" if a == "T" else a for a in i.axes) + ")")  # fmt: skip
         else:
-            lines.append(f"{'-' if i.name in negative else ''}_uniform({shape})")
+            lines.append(f"{'-' if i.name in below else ''}_uniform({shape})")
     return lines
-
-
-def _negative(spec: Spec, mask: Mask) -> tuple[str, ...]:
-    """The fewest inputs to draw below 0 for every log decay to be at most 0."""
-    generators = mask.generators()
-    if generators is None:
-        return ()
-    decays = [lane.log_decay for lane in generators.lanes]
-    read = [i.name for i in spec.inputs if any(i.name in names(e) for e in decays)]
-    for count in range(len(read) + 1):
-        for chosen in combinations(read, count):
-            if all(_settles(spec, e, chosen) for e in decays):
-                return chosen
-    return ()
-
-
-def _settles(spec: Spec, log_decay: Expr, negative: tuple[str, ...]) -> bool:
-    """Whether a log decay is in [−20, 0] for inputs over the range that is drawn."""
-    return all(-20 <= x <= 0 for x in _samples(spec, log_decay, negative))
-
-
-def _samples(spec: Spec, log_decay: Expr, negative: tuple[str, ...]) -> Iterator[float]:
-    one = torch.ones((), dtype=torch.float64)
-    for level in (0.1, 0.5, 0.9):
-        tensors = {i.name: Value((), -level * one if i.name in negative else level * one)
-                   for i in spec.inputs}  # fmt: skip
-        sizes = {a: 2 for i in spec.inputs for a in i.axes} | SMALL | {"T": 2}
-        scope = Scope(tensors, sizes, frozenset(tensors), {}, torch.float64, torch.device("cpu"))
-        yield evaluate(log_decay, scope).data.max().item()

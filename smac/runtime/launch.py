@@ -8,16 +8,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from smac.errors import PlanError
 from smac.ir import Buffer, Program
-from smac.runtime.autograd import Node
+from smac.runtime.autograd import differentiable
+from smac.runtime.device import interpreted
 from smac.runtime.module import load
+from smac.runtime.player import player
 from smac.runtime.state import Layout
+from smac.runtime.views import Routes, View, given_back, taken
+from smac.runtime.warm import compile_for, without_memory
 
 if TYPE_CHECKING:
     from smac.codegen import Source
@@ -28,46 +32,12 @@ STATES_IN = ("state.S0", "state.last", "state.dST")
 
 
 @dataclass(frozen=True)
-class View:
-    """From a caller's layout to a buffer's: a T axis of length 1 put in, then axes permuted."""
-
-    token: int | None
-    order: tuple[int, ...]
-    inverse: tuple[int, ...]
-
-    @staticmethod
-    def between(declared: tuple[str, ...], canonical: tuple[str, ...], step: bool) -> View:
-        """The view for an input with axes `declared` whose buffer has axes `canonical`."""
-        order = tuple(declared.index(a) for a in canonical)
-        inverse = tuple(canonical.index(a) for a in declared)
-        token = declared.index("T") if step and "T" in declared else None
-        plain = order == tuple(range(len(order)))
-        return View(token, () if plain else order, () if plain else inverse)
-
-    @property
-    def plain(self) -> bool:
-        """The caller's layout is the buffer's."""
-        return self.token is None and not self.order
-
-    def to(self, x: Tensor) -> Tensor:
-        """The tensor as the buffer has it."""
-        if self.token is not None:
-            x = x.unsqueeze(self.token)
-        return x.permute(self.order) if self.order else x
-
-    def back(self, x: Tensor) -> Tensor:
-        """A buffer's tensor as the caller has it."""
-        if self.inverse:
-            x = x.permute(self.inverse)
-        return x if self.token is None else x.squeeze(self.token)
-
-
-@dataclass(frozen=True)
 class Runnable:
-    """A program, its source, and the function that the source defines."""
+    """A program, its source, the function that the source defines, and how to call it."""
 
     program: Program
     source: Source
+    function: Callable[..., tuple[Tensor, ...]]
     call: Callable[..., tuple[Tensor, ...]]
 
     @staticmethod
@@ -77,7 +47,8 @@ class Runnable:
 
         source = emit(program, target, precision)
         module = load(source.digest, source.text)
-        return Runnable(program, source, getattr(module, program.name))
+        function = getattr(module, program.name)
+        return Runnable(program, source, function, player(function))
 
     def reads(self) -> tuple[str, ...]:
         """Names of the buffers to pass, in order."""
@@ -130,6 +101,10 @@ class Cell:
         return any(self.sizes[a] == 0 for a in ("T", "H", *self.batch) if a in self.sizes)
 
 
+#: What is done with a program of a launcher before it is run for the first time.
+FirstUse: TypeAlias = "Callable[[Launcher, Runnable], None]"
+
+
 class Launcher:
     """Runs tensors that were checked to fit `cell`. Thread-safe: the backward is made once."""
 
@@ -142,15 +117,17 @@ class Launcher:
         self._plan_backward, self._precision = plan_backward, precision
         self.runnable = Runnable.of(forward(plan), self.target, precision)
         buffers = {b.name: b for b in self.runnable.program.buffers if b.role == "input"}
-        self._views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
-                       for n, axes in cell.declared.items()}  # fmt: skip
+        views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
+                 for n, axes in cell.declared.items()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
         lengths = ("cu_seqlens",) if cell.sequences else ()
         places = {n: i for i, n in enumerate((*cell.declared, *lengths, *STATES_IN))}
-        moved = {n: v for n, v in self._views.items() if not v.plain}
-        self._arguments = tuple((places[n], moved.get(n)) for n in self.runnable.reads())
-        self._guard = cell.device if cell.device.type == "cuda" else None
+        self._moved = {n: v for n, v in views.items() if not v.plain}
+        self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
+        self._index = cell.device.index if cell.device.type == "cuda" else None
+        self.backward_plan: Plan | None = None
         self._backward: Runnable | None = None
+        self._first_use: FirstUse | None = None
         self._lock = threading.Lock()
 
     def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
@@ -159,20 +136,11 @@ class Launcher:
         `tensors`: the inputs, then cu_seqlens where there are packed sequences."""
         cell, layout, pos = self.cell, self.cell.layout, 0
         if layout is not None:
-            if given is None:
-                state_in = layout.zeros(cell.state_sizes, cell.acc, cell.device)
-            else:
-                state = layout.checked(given, cell.state_sizes, cell.acc, cell.device,
-                                       "state" if cell.step else "initial_state")  # fmt: skip
-                pos = state.pos or 0
-                if cell.continues is not None:
-                    raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
-                                    f"{cell.continues}")  # fmt: skip
-                state_in = layout.join(state)
-            tensors = [*tensors, *state_in]
+            entering, pos = self.entering(given)
+            tensors = [*tensors, *entering]
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
-            made: tuple[Tensor, ...] = Node.apply(self, *tensors)
+            made = differentiable(self, tensors)
         else:
             made = self.forward(tensors)
         n = len(self._outputs)
@@ -181,14 +149,28 @@ class Launcher:
             return y
         return y, layout.split(made[n:], pos + cell.sizes["T"])
 
+    def entering(self, given: object) -> tuple[tuple[Tensor, ...], int]:
+        """State buffers for what the caller gave (None: zeros), and the tokens before it.
+
+        LaunchError where it does not fit, PlanError where the spec cannot be continued."""
+        cell, layout = self.cell, self.cell.layout
+        assert layout is not None
+        if given is None:
+            return layout.zeros(cell.state_sizes, cell.acc, cell.device), 0
+        state = layout.checked(given, cell.state_sizes, cell.acc, cell.device,
+                               "state" if cell.step else "initial_state")  # fmt: skip
+        if cell.continues is not None:
+            raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
+                            f"{cell.continues}")  # fmt: skip
+        return layout.join(state), state.pos or 0
+
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The forward program on present inputs and state buffers, in the caller's layout."""
         cell = self.cell
         if cell.empty:
             states = tensors[cell.first_state :]
             return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
-        made = self._call(self.runnable, [tensors[i] if view is None else view.to(tensors[i])
-                                          for i, view in self._arguments])  # fmt: skip
+        made = self._call(self.runnable, taken(self._arguments, tensors))
         n = len(self._outputs)
         outputs = made[:n]
         if cell.step:
@@ -211,21 +193,31 @@ class Launcher:
                 zeros[first] = cotangents[n]
             return tuple(zeros)
         runnable = self.backward_program()
-        held = self._hold(tensors)
-        due = [b for b in runnable.program.buffers if b.role == "cotangent"]
-        for b, y, dy in zip(due, self._outputs, cotangents[:n], strict=True):
-            step = cell.step and "T" in y.axes
-            held[b.name] = dy.unsqueeze(y.axes.index("T")) if step else dy
-        if cell.layout is not None:
-            held["state.dST"] = cotangents[n]
-        made = self._call(runnable, [held[name] for name in runnable.reads()])
-        owners = [_owner(b) for b in runnable.program.buffers if _owner(b)]
-        found = {n: self._views[n].back(g) if n in self._views else g
-                 for n, g in zip(owners, made, strict=True)}  # fmt: skip
-        lengths = ("cu_seqlens",) if cell.sequences else ()
-        names = (*cell.declared, *lengths, "state.S0", "state.last")[: len(tensors)]
-        return tuple(found.get(name) if need else None
-                     for name, need in zip(names, needs, strict=True))  # fmt: skip
+        made = self._call(runnable, taken(self._routes.arguments, (*tensors, *cotangents)))
+        return given_back(self._routes, made, needs)
+
+    def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> None:
+        """Compile the kernels that `runnable`, a program of this launcher, will launch for tensors
+        like these (as `run` has them, then states); inside of warm.compiling()."""
+        if self.target != "triton" or self.cell.empty:
+            return
+        given, places = [without_memory(x) for x in tensors], self._arguments
+        if runnable is not self.runnable:
+            ys = [self._nothing(b, "meta") for b in self._outputs]
+            states = given[self.cell.first_state :][:1]  # the last state is like the first
+            given, places = [*given, *ys, *states], self._routes.arguments
+        compile_for(runnable, taken(places, given), self.cell.device)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a compiler makes its kernels, for a real GPU."""
+        return (self.target == "triton" and self.cell.device.type == "cuda" and not self.cell.empty
+                and not interpreted())  # fmt: skip
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Of the outputs, in order."""
+        return tuple(b.name for b in self._outputs)
 
     def backward_program(self) -> Runnable:
         """The derived backward, made when it is first asked for."""
@@ -234,32 +226,48 @@ class Launcher:
                 if self._backward is None:
                     from smac.lower import backward
 
-                    program = backward(self._plan_backward())
-                    self._backward = Runnable.of(program, self.target, self._precision)
+                    self.backward_plan = self._plan_backward()
+                    program = backward(self.backward_plan)
+                    made = Runnable.of(program, self.target, self._precision)
+                    self._routes = self._routed(made)
+                    if self._first_use is not None:
+                        self._first_use(self, made)
+                    self._backward = made
         return self._backward
 
-    def _hold(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Tensors by the name of their buffer, in its layout."""
-        held = {name: view.to(x) for (name, view), x in zip(self._views.items(), tensors,
-                                                             strict=False)}  # fmt: skip
-        if self.cell.sequences:
-            held["cu_seqlens"] = tensors[len(self._views)]
-        if self.cell.layout is not None:
-            held.update(zip(("state.S0", "state.last"), tensors[self.cell.first_state :],
-                            strict=False))  # fmt: skip
-        return held
+    def before_use(self, act: FirstUse) -> None:
+        """Call `act` on the forward program now, and on the backward's when that is made."""
+        act(self, self.runnable)
+        self._first_use = act
 
-    def _nothing(self, b: Buffer) -> Tensor:
+    def _routed(self, runnable: Runnable) -> Routes:
+        """Where a backward finds its arguments, and where its gradients go."""
+        cell, buffers = self.cell, runnable.program.buffers
+        lengths = ("cu_seqlens",) if cell.sequences else ()
+        states = () if cell.layout is None else STATES_IN[: 1 + (cell.layout.ids is not None)]
+        names = (*cell.declared, *lengths, *states)
+        places = {n: (i, self._moved.get(n)) for i, n in enumerate(names)}
+        due = [b for b in buffers if b.role == "cotangent"]
+        for i, (b, y) in enumerate(zip(due, self._outputs, strict=True), len(names)):
+            step = cell.step and "T" in y.axes
+            places[b.name] = (i, View(y.axes.index("T"), (), ()) if step else None)
+        places["state.dST"] = (len(names) + len(due), None)
+        owners = [_owner(b) for b in buffers if _owner(b)]
+        gradients = {n: (i, self._moved.get(n)) for i, n in enumerate(owners)}
+        return Routes(tuple(places[n] for n in runnable.reads()),
+                      tuple(gradients.get(n) for n in names))  # fmt: skip
+
+    def _nothing(self, b: Buffer, device: torch.device | str = "") -> Tensor:
         shape = [self.cell.sizes[a] for a in b.axes if not (self.cell.step and a == "T")]
-        return torch.empty(shape, dtype=self.cell.dtype, device=self.cell.device)
+        return torch.empty(shape, dtype=self.cell.dtype, device=device or self.cell.device)
 
     def _call(self, runnable: Runnable, args: list[Tensor]) -> tuple[Tensor, ...]:
         """Run with autocast off (the program says its types) and the tensors' GPU current."""
-        kind = self.cell.device.type
-        if self._guard is None and not torch.is_autocast_enabled(kind):
+        kind, index = self.cell.device.type, self._index
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self._call(runnable, args)
+        if index is None or index == torch.cuda.current_device():
             return runnable.call(*args)
-        with torch.autocast(kind, enabled=False):
-            if self._guard is None:
-                return runnable.call(*args)
-            with torch.cuda.device(self._guard):
-                return runnable.call(*args)
+        with torch.cuda.device(index):
+            return runnable.call(*args)

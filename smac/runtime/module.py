@@ -8,65 +8,32 @@ Non-goals: no tuning results, no decision which text is wanted.
 from __future__ import annotations
 
 import linecache
-import os
-import tempfile
 import threading
-from functools import cache
 from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 
+from smac.cachefile import cache_dir, own, replace
 from smac.errors import CodegenError
 
 _modules: dict[str, tuple[str, ModuleType]] = {}
 _lock = threading.Lock()
 
 
-def cache_dir() -> Path:
-    """The user's cache of SMAC: $XDG_CACHE_HOME/smac, else ~/.cache/smac."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "smac"
-
-
-@cache
-def _private_dir() -> Path:
-    return Path(tempfile.mkdtemp(prefix="smac-"))
-
-
-def _source_dir(folder: Path) -> Path:
-    """`folder`, made for this user alone; a temporary one where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        owned = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
-        if not owned or not os.access(folder, os.W_OK):
-            return _private_dir()
-        folder.chmod(0o700)
-    except OSError:
-        return _private_dir()
-    return folder
-
-
 def write(digest: str, text: str) -> Path:
     """The file that holds `text`, written if it is missing or differs. Safe among processes."""
     if not digest.isalnum():
         raise CodegenError(f"source digest: found {digest!r}; expected letters and digits")
-    path = _source_dir(cache_dir() / "src") / f"smac_{digest}.py"
+    path = own(cache_dir() / "src") / f"smac_{digest}.py"
     data = text.encode()
     try:
         if path.read_bytes() == data:
             return path
     except OSError:
         pass
-    fd, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace(path, data)
     return path
 
 

@@ -6,7 +6,7 @@ Non-goals: no planning, lowering or rendering of its own; each call only finds i
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from smac.parse import load
+from smac.plan.devices import device_row
 from smac.runtime import device as devices
+from smac.runtime import module
 from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
 from smac.runtime.launch import Launcher
-from smac.runtime.module import write
+from smac.runtime.library import text_of, traced
 from smac.runtime.options import Options
 from smac.runtime.packed import check_values
-from smac.runtime.state import State
+from smac.runtime.state import State, write
 from smac.runtime.validate import Signature, shown
 from smac.spec import Spec
 
@@ -39,6 +41,8 @@ def compile(spec: str | Path | Spec, *, target: str = "auto", order: str = "auto
 
     `target`: "triton" or "torch"; "auto" goes by the tensors' device. `order`, `chunk` and
     `schedule` override the planner. `precision`: "ieee" or "tf32" for float32 products.
+    `tune`: "quick" tries a handful of configurations, "full" some dozens, in a child process when
+    a call has new sizes; what is found is remembered in the user's cache, and reported on stderr.
     Raises SpecError (the spec), PlanError (an option).
     """
     options = Options(target, order, chunk, schedule, tune, precision)
@@ -53,6 +57,7 @@ class Op:
         self._signature = Signature.of(spec)
         self._names = self._signature.names
         self._known = frozenset(self._names)
+        self._text = text_of(spec, options)
         self._launchers: dict[tuple[Any, ...], Launcher] = {}
         self._lock = threading.RLock()
 
@@ -67,13 +72,10 @@ class Op:
         the CPU alone: on a GPU nothing waits for its values.
         Raises LaunchError where an input does not fit, PlanError where the plan cannot be had.
         """
-        values = self._bind(args, inputs)
-        launcher = self._find(values, initial_state is not None or return_state, False, cu_seqlens)
-        tensors = [x for x in values if x is not None]
-        if cu_seqlens is not None:
-            check_values(self.spec.name, cu_seqlens, launcher.cell.sizes["T"])
-            tensors.append(cu_seqlens)
-        return launcher.run(tensors, initial_state, return_state)
+        if torch.compiler.is_compiling():
+            return traced(self, self._signature.bind(args, inputs), initial_state, return_state,
+                          cu_seqlens, False)  # fmt: skip
+        return self._run(self._bind(args, inputs), initial_state, return_state, cu_seqlens, False)
 
     def step(self, state: Any, *args: Any, out_state: Any = None, **inputs: Any) -> Any:
         """One token: outputs without T, and the next state.
@@ -81,13 +83,11 @@ class Op:
         `state`: from `init_state`, `return_state` or a step before. Inputs come without their T
         axis. `out_state`: a state whose tensors are overwritten and returned; may be `state`.
         """
-        values = self._bind(args, inputs)
-        launcher = self._find(values, True, True)
-        y, new = launcher.run([x for x in values if x is not None], state, True)
-        layout = launcher.cell.layout
-        if out_state is None or layout is None:
-            return y, new
-        return y, layout.write(out_state, new)
+        if torch.compiler.is_compiling():
+            y, new = traced(self, self._signature.bind(args, inputs), state, True, None, True)
+        else:
+            y, new = self._run(self._bind(args, inputs), state, True, None, True)
+        return y, new if out_state is None else write(out_state, new)
 
     def init_state(self, *, dtype: str | torch.dtype = "float32",
                    device: str | torch.device = "cpu", **sizes: int) -> State:  # fmt: skip
@@ -136,10 +136,17 @@ class Op:
             device = "cpu" if self.options.target == "torch" else "cuda"
         row = devices.named(device)
         target = devices.target_on(row, self.options.target)
-        name = devices.dtype_named(dtype or ("float32" if row == "cpu" else "bfloat16"))
-        return planned(self.spec, self.options, sizes, name, row, target,
+        usual = "float32" if device_row(row).kind == "cpu" else "bfloat16"
+        name = devices.dtype_named(dtype or usual)
+        plan = planned(self.spec, self.options, sizes, name, row, target,
                        backward=backward, state=state, absent=frozenset(absent),
                        sequences=sequences)  # fmt: skip
+        here = torch.device("cpu" if device_row(row).kind == "cpu" else "cuda")
+        if self.options.tune == "off" or row != devices.row(here):
+            return plan
+        from smac.runtime.tune import recalled
+
+        return recalled(plan, self.options, here) or plan
 
     def source(self, target: str | None = None, *, absent: tuple[str, ...] = (),
                state: bool = False, sequences: int = 0, dtype: str | torch.dtype | None = None,
@@ -152,7 +159,7 @@ class Op:
                     device: str | torch.device | None = None, **sizes: int) -> Path:  # fmt: skip
         """A file in the user's cache that holds `source(…)`."""
         found = self._source(target, sizes, dtype, device, state, absent)
-        return write(found.digest, found.text)
+        return module.write(found.digest, found.text)
 
     def _source(self, target: str | None, sizes: Mapping[str, int],
                 dtype: str | torch.dtype | None, device: str | torch.device | None, state: bool,
@@ -162,7 +169,8 @@ class Op:
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, state, absent, sequences)
                  for b in (False, True)]  # fmt: skip
-        return source(plans[0], plans[1], self.options.precision)
+        precision = self.options.precision_in(plans[0].request.dtype)
+        return source(plans[0], plans[1], precision)
 
     def export(self, path: str | Path, *, target: str | None = None, absent: tuple[str, ...] = (),
                dtype: str | torch.dtype | None = None,
@@ -175,7 +183,8 @@ class Op:
 
         op = self._retargeted(target)
         plans = [op._plan(sizes, dtype, device, b, False, absent) for b in (False, True)]
-        text = standalone(self.spec, plans[0], plans[1], self.options.precision)
+        precision = self.options.precision_in(plans[0].request.dtype)
+        text = standalone(self.spec, plans[0], plans[1], precision)
         out = Path(path)
         out.write_text(text, encoding="utf-8")
         return out
@@ -215,6 +224,16 @@ class Op:
             return tuple(map(inputs.get, self._names))
         return self._signature.bind(args, inputs)
 
+    def _run(self, values: tuple[Any, ...], given: Any, want: bool, cu_seqlens: Any,
+             step: bool) -> Any:  # fmt: skip
+        """The call, by its launcher."""
+        launcher = self._find(values, want or given is not None, step, cu_seqlens)
+        tensors = [x for x in values if x is not None]
+        if cu_seqlens is not None:
+            check_values(self.spec.name, cu_seqlens, launcher.cell.sizes["T"])
+            tensors.append(cu_seqlens)
+        return launcher.run(tensors, given, want)
+
     def _find(self, values: tuple[Any, ...], state: bool, step: bool,
               cu_seqlens: Any = None) -> Launcher:  # fmt: skip
         """The launcher for these shapes, dtypes and device; made when it is first asked for."""
@@ -228,10 +247,25 @@ class Op:
             return found
         with self._lock:
             made = launcher_for(self.spec, self.options, self._signature, values, state, step,
-                                cu_seqlens)  # fmt: skip
+                                cu_seqlens, None if step else self._tuner(values))  # fmt: skip
+            if made.compiled:
+                from smac.runtime.self_check import FirstUse
+
+                made.before_use(FirstUse.of(self.spec, self.options, values))
             while len(self._launchers) >= CACHED:
                 self._launchers.pop(next(iter(self._launchers)))
             return self._launchers.setdefault(key, made)
+
+    def _tuner(self, values: tuple[Any, ...]) -> Callable[[Plan], Plan] | None:
+        """What puts tuned plans in the place of the planner's; None with tune="off"."""
+        if self.options.tune == "off":
+            return None
+        from smac.runtime.tune import Tuner
+
+        present = {n: x for n, x in zip(self._names, values, strict=True) if x is not None}
+        self._signature.check(values)
+        device = next(iter(present.values())).device
+        return Tuner(self.spec, self.options, {n: x.dtype for n, x in present.items()}, device)
 
     def _retargeted(self, target: str | None) -> Op:
         if target in (None, self.options.target):

@@ -12,7 +12,7 @@ from smac.errors import PlanError
 CHOICES = {
     "target": ("auto", "torch", "triton"),
     "order": ("auto", "linear", "quadratic", "chunked"),
-    "tune": ("off",),
+    "tune": ("off", "quick", "full"),
     "precision": ("ieee", "tf32"),
 }
 
@@ -38,6 +38,10 @@ class Options:
             raise PlanError(f"chunk: found {chunk!r}; expected a whole number, at least 1")
         if not isinstance(self.schedule, str):
             raise PlanError(f"schedule: found {self.schedule!r}; expected a name, or auto")
+
+    def precision_in(self, dtype: str) -> str:
+        """How products in `dtype` are computed: of float64, some compilers take no other."""
+        return "ieee" if dtype == "float64" else self.precision
 
     def __str__(self) -> str:
         """Only what differs from the defaults, as keywords: ", order='linear'"."""

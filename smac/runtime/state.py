@@ -157,22 +157,6 @@ class Layout:
             self._check(f"{name}.last", given.last, self.last_axes, lengths, None, device)
         return given
 
-    def write(self, out: object, new: State) -> State:
-        """Copy `new` into the tensors of `out` (a State, or a tensor S where S is all)."""
-        target = State(out) if isinstance(out, Tensor) and self.needs() == ("S",) else out
-        if not isinstance(target, State):
-            raise LaunchError(f"out_state: expected a smac.State, got {type(out).__name__}")
-        for field in ("S", "z", "last"):
-            source, place = getattr(new, field), getattr(target, field)
-            if source is None:
-                continue
-            if place is None or place.shape != source.shape:
-                found = "nothing" if place is None else f"shape {tuple(place.shape)}"
-                raise LaunchError(f"out_state.{field}: expected shape {tuple(source.shape)}, got "
-                                  f"{found}")  # fmt: skip
-            place.copy_(source)
-        return replace(target, pos=new.pos)
-
     @staticmethod
     def _check(name: str, x: Tensor, axes: tuple[str, ...], shape: tuple[int, ...],
                dtype: torch.dtype | None, device: torch.device) -> None:  # fmt: skip
@@ -188,3 +172,21 @@ class Layout:
             raise LaunchError(f"{name}: expected integers (document ids), got {x.dtype}")
         if x.device != device:
             raise LaunchError(f"{name}: expected device {device} (as the inputs), got {x.device}")
+
+
+def write(out: object, new: State) -> State:
+    """Copy `new` into the tensors of `out` (a State, or a tensor S where S is all); LaunchError."""
+    alone = new.z is None and new.last is None and new.pos is None
+    target = State(out) if isinstance(out, Tensor) and alone else out
+    if not isinstance(target, State):
+        raise LaunchError(f"out_state: expected a smac.State, got {type(out).__name__}")
+    for field in ("S", "z", "last"):
+        source, place = getattr(new, field), getattr(target, field)
+        if source is None:
+            continue
+        if place is None or place.shape != source.shape:
+            found = "nothing" if place is None else f"shape {tuple(place.shape)}"
+            raise LaunchError(f"out_state.{field}: expected shape {tuple(source.shape)}, got "
+                              f"{found}")  # fmt: skip
+        place.copy_(source)
+    return replace(target, pos=new.pos)

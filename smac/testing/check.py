@@ -87,8 +87,8 @@ def run_here(spec: Spec, asked: Settings) -> Report:
         import hypothesis  # noqa: F401
     except ImportError:
         raise SmacError("check needs hypothesis: pip install 'smac-kernels[test]'") from None
+    from smac.progress import Progress
     from smac.testing.inputs import recipe
-    from smac.testing.progress import Progress
 
     start = time.perf_counter()
     # Kernels are held to the fit of an approx(…) at 1e-10, the fit to what it stands for by its

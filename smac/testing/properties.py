@@ -109,16 +109,23 @@ class Trial:
                 for n, x in self.inputs.items()}  # fmt: skip
 
 
+def ours(trial: Trial) -> tuple[list[Tensor], list[Tensor]]:
+    """What the op makes of the cell: outputs (the last state behind them), and gradients."""
+    start = trial.initial
+    _, leaves = _leaves(trial.inputs, start)
+    got = _flat(trial.call(trial.inputs, **_asked(start)), start)
+    return got, _gradients(got, _weights(trial, got), leaves)
+
+
 def values_and_gradients(trial: Trial) -> tuple[Error, Error]:
     """Outputs, the last state, and gradients of everything that floats, against the oracle."""
     spec, inputs, start = trial.op.spec, trial.inputs, trial.initial
-    more: dict[str, Any] = {"initial_state": start, "return_state": True} if start else {}
     if start:  # the oracle judges a formula by the formula, but knows no state of one
         spec = resolve(spec)
     names, leaves = _leaves(inputs, start)
-    got = _flat(trial.call(inputs, **more), start)
-    exact = _flat(reference(spec, inputs, **more), start)
-    plain = _flat(baseline(spec, inputs, **more), start)
+    got, grads = ours(trial)
+    exact = _flat(reference(spec, inputs, **_asked(start)), start)
+    plain = _flat(baseline(spec, inputs, **_asked(start)), start)
     labels = [n for n, _ in spec.output] + ["state.S", "state.z"]
     due = operand_dtype(spec, inputs)
     worst = Error()
@@ -129,14 +136,23 @@ def values_and_gradients(trial: Trial) -> tuple[Error, Error]:
         if a.dtype != (due if i < len(spec.output) else trial.acc):
             raise Broken("values", f"{label}: found {a.dtype}, expected {due}")
         worst = worst | judge("values", label, a, b, c, 1)
-    g = torch.Generator().manual_seed(trial.cell.seed)
-    weights = [torch.randn(y.shape, generator=g).to(y.device, y.dtype) for y in got]
-    grads, true, rough = (_gradients(ys, weights, leaves) for ys in (got, exact, plain))
+    weights = _weights(trial, got)
+    true, rough = (_gradients(ys, weights, leaves) for ys in (exact, plain))
     steep, peers = Error(), max((x.abs().max().item() for x in true if x.numel()), default=0.0)
     for name, leaf, a, b, c in zip(names, leaves, grads, true, rough, strict=True):
         terms = max(1, max(y.numel() for y in got) // max(1, leaf.numel()))
         steep = steep | judge("gradients", name, a, b, c, terms, peers)
     return worst, steep
+
+
+def _asked(start: State | None) -> dict[str, Any]:
+    return {"initial_state": start, "return_state": True} if start else {}
+
+
+def _weights(trial: Trial, got: list[Tensor]) -> list[Tensor]:
+    """Cotangents of the outputs, the same ones each time."""
+    g = torch.Generator().manual_seed(trial.cell.seed)
+    return [torch.randn(y.shape, generator=g).to(y.device, y.dtype) for y in got]
 
 
 def _leaves(inputs: Tensors, start: State | None) -> tuple[list[str], list[Tensor]]:

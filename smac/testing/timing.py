@@ -60,8 +60,10 @@ def time_op(op: Any, sizes: Mapping[str, int], *, dtype: str | None = None,
         y = as_tuple(op(**inputs))
         torch.autograd.grad(y, leaves, [torch.ones_like(x) for x in y], allow_unused=True)
 
-    return Timing(plan.order, plan.chunk, dtype, device, median(forward, repeats),
-                  median(both, repeats), plan.chosen.time)  # fmt: skip
+    times = median(forward, repeats), median(both, repeats)
+    if op.options.tune != "off":  # what the first call has found
+        plan = op.plan(dtype=dtype, device=device, absent=absent, **sizes)
+    return Timing(plan.order, plan.chunk, dtype, device, *times, plan.chosen.time)
 
 
 def median(run: Callable[[], None], repeats: int) -> float:

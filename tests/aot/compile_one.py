@@ -1,16 +1,21 @@
 """Compiles kernels of one rendered module ahead of time, without a GPU; run as a child process.
 
-`python compile_one.py job.json …` prints one JSON line a kernel and architecture: shared memory
-in bytes, whether its PTX has wgmma, seconds. The module's wrappers run on CPU tensors with every
-kernel replaced by a recorder, so what is compiled is what would be launched.
+`python compile_one.py job.json …` prints one JSON line a kernel and architecture: shared memory and
+stack (what registers spill to) in bytes, registers, whether its PTX has wgmma, seconds. The
+module's wrappers run on CPU tensors with every kernel replaced by a recorder, so what is compiled
+is what would be launched.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -74,6 +79,19 @@ def source(fn: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any
     return ASTSource(fn, signature, constants, attributes), settings
 
 
+def usage(cubin: bytes) -> dict[str, int]:
+    """Registers a thread, and bytes of its stack: where what registers cannot hold is spilt to."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
+        f.write(cubin)
+        f.flush()
+        done = subprocess.run([str(tool), "--dump-resource-usage", f.name], text=True,
+                              capture_output=True, check=True)  # fmt: skip
+    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    assert found is not None, done.stdout
+    return {"registers": int(found.group(1)), "stack": int(found.group(2))}
+
+
 def run(path: str) -> None:
     """Compile what a job asks for."""
     with open(path, encoding="utf-8") as f:
@@ -84,15 +102,15 @@ def run(path: str) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     launches = recorded(module, job["calls"], getattr(torch, job["dtype"]))
-    for name in job["kernels"] or launches:
-        src, settings = source(*launches[name])
-        for arch in job["archs"]:
+    for arch, kernels in job["kernels"].items():
+        for name in kernels:
+            src, settings = source(*launches[name])
             start = time.time()
-            made = triton.compile(src, target=GPUTarget("cuda", arch, 32),
+            made = triton.compile(src, target=GPUTarget("cuda", int(arch), 32),
                                   options={**settings, "enable_fp_fusion": True})  # fmt: skip
-            found = {"job": job["name"], "kernel": name, "arch": arch,
-                     "shared": made.metadata.shared, "wgmma": "wgmma" in made.asm["ptx"],
-                     "triton": triton.__version__,
+            found = {"job": job["name"], "kernel": name, "arch": int(arch),
+                     "shared": made.metadata.shared, **usage(made.asm["cubin"]),
+                     "wgmma": "wgmma" in made.asm["ptx"], "triton": triton.__version__,
                      "seconds": round(time.time() - start, 1)}  # fmt: skip
             print(json.dumps(found), flush=True)
 

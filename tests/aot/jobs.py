@@ -13,13 +13,16 @@ from smac.lower.program import backward, forward
 SIZES = {"B": 2, "T": 1024, "H": 4, "N": 128, "P": 64, "G": 2}
 #: Packed sequences in a case that has some.
 SEQUENCES = 3
-#: Spec, order (and schedule), kernels (all where empty); "packed" in front of those with cu_seqlens
-#: and states.
+#: Spec, order (and schedule), kernels; "packed" in front of those with cu_seqlens and states. Those
+#: named in CORE are one of each template, compiled for every architecture and type; the others for
+#: sm_90 in bfloat16.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
                               "backward_grad_mask_lane", "backward_grad_inputs_0")),
     ("ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v", "backward_grad_qk")),
+    ("ssd", "chunked segmented", ("forward_segments_KV", "forward_join_KV")),
     ("packed_ssd", "chunked sweep", ("backward_grad_v",)),
+    ("packed_ssd", "quadratic", ("forward_kernel",)),
     ("linear_attention", "chunked", ("forward_output", "backward_grad_q")),
     ("ssd", "quadratic", ("forward_kernel", "backward_grad_mask_cut_0")),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
@@ -32,17 +35,36 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("packed gla", "linear", ("backward_grad_mask_lane",)),
     ("packed gla", "chunked", ("forward_scores", "backward_chunks")),
 )  # fmt: skip
+CORE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("ssd", "chunked sweep"): ("forward_rows", "forward_kernel", "backward_grad_mask_lane",
+                               "backward_grad_inputs_0"),
+    ("ssd", "chunked chunks"): ("backward_grad_v",),
+    ("ssd", "quadratic"): ("forward_kernel",),
+    ("toeplitz", "quadratic"): ("backward_grad_mask_lag_0",),
+    ("gla", "linear"): ("forward_kernel", "backward_grad_mask_lane"),
+    ("gla", "chunked"): ("forward_sums", "forward_scores", "forward_kernel", "backward_chunks"),
+}  # fmt: skip
 
 
-def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tuple[int, ...],
-        folder: Path, sizes: dict[str, int] = SIZES) -> Path:  # fmt: skip
-    """Render a spec in `order` and write what compile_one.py needs; the job's path."""
+def kernels_for(spec: str, order: str, dtype: str, arch: int) -> tuple[str, ...]:
+    """Which kernels of a case are compiled for a type and an architecture."""
+    everything = next(k for s, o, k in CASES if (s, o) == (spec, order))
+    return everything if (dtype, arch) == ("bfloat16", 90) else CORE.get((spec, order), ())
+
+
+def job(spec: str, order: str, dtype: str, archs: tuple[int, ...], folder: Path,
+        sizes: dict[str, int] = SIZES) -> Path | None:  # fmt: skip
+    """Render a spec in `order` and write what compile_one.py needs; the job's path, None where
+    there is nothing to compile."""
+    kernels = {a: k for a in archs if (k := kernels_for(spec, order, dtype, a))}
+    if not kernels:
+        return None
     packed, spec = spec.startswith("packed "), spec.removeprefix("packed ")
     how = {"sequences": SEQUENCES, "state": order != "quadratic"} if packed else {}
     order, _, schedule = order.partition(" ")
     sizes = {**sizes, "B": 1} if packed else sizes
     # Wide types take no more than 64 in chunks.
-    sizes = {**sizes, "N": 64} if packed or schedule == "chunks" else sizes
+    sizes = {**sizes, "N": 64} if packed or schedule in ("chunks", "segmented") else sizes
     op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {a: n for a, n in sizes.items() if a in have}
@@ -55,7 +77,7 @@ def job(spec: str, order: str, kernels: tuple[str, ...], dtype: str, archs: tupl
     calls = [_call(forward(plans[0]), sizes), _call(backward(plans[1]), sizes)]
     out = folder / f"{name}.json"
     out.write_text(json.dumps({"name": name, "path": str(path), "calls": calls, "dtype": dtype,
-                               "kernels": kernels, "archs": archs}), encoding="utf-8")  # fmt: skip
+                               "kernels": kernels}), encoding="utf-8")  # fmt: skip
     return out
 
 

@@ -1,10 +1,15 @@
 """Every shipped spec, order and data type on a real GPU, against the float64 oracle.
 
-`python tests/gpu/run.py` compiles and runs each cell in a process of its own (a crash spoils one
-cell), prints a table, and, when all of it is right, writes `verified.json` beside itself: a digest
-of each template and lowering module, the device, the versions. `--changed` prints which of those
-files have changed since, and needs no GPU. `--workers N`, `--only ssd` (or `packed`: packed
-sequences) as they say.
+`python tests/gpu/run.py` runs each cell that the planner takes, on worker processes that outlive a
+crash, and prints the matrix of worst error ratios, what failed, and what the planner refuses and
+why. It writes `verified.json` beside itself: the cells that are right, those that are not, a digest
+of each template and lowering module, the device, the versions. Exit code 1 when a cell failed or
+was left.
+
+`--workers N` (each compiles and runs its cells; 15 for 16 cores), `--minutes M` (cells not run by
+then are left), `--keep FILE` (results so far; a run with the same sources goes on there),
+`--only ssd` (or `packed`: packed sequences; writes no verified.json). Without a GPU: `--changed`
+prints which files have changed since the last run, `--refused` what the planner refuses.
 """
 
 from __future__ import annotations
@@ -12,12 +17,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
-import platform
+import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,23 @@ sys.path.insert(0, str(ROOT))
 RECORD = HERE / "verified.json"
 
 ORDERS = {
-    "ssd": ("chunked", "chunks", "quadratic", "linear"),
-    "packed_ssd": ("chunked", "chunks", "quadratic"),
+    "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "linear_attention": ("chunked", "quadratic", "linear"),
-    "retnet": ("chunked", "chunks", "quadratic", "linear"), "toeplitz": ("quadratic",),
-    "multiscale": ("chunked", "chunks", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
-    "cosformer": ("chunked", "quadratic"), "xpos": ("quadratic",),
-    "semiseparable2": ("chunked", "chunks", "quadratic"), "log_linear": ("quadratic",),
-    "gamma_memory": ("quadratic",), "global_filter": ("quadratic",), "hydra": ("quadratic",),
-    "lion": ("quadratic",), "low_rank": ("quadratic",), "mamba3": ("quadratic",),
-    "prefix_lm": ("quadratic",), "rmt": ("quadratic",), "rwkv6": ("quadratic",),
-    "window": ("quadratic",),
+    "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"), "toeplitz": ("quadratic", "fft"),
+    "multiscale": ("chunked", "chunks", "quadratic", "linear"),
+    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
+    "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
+    "semiseparable2": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "log_linear": ("chunked", "chunks", "quadratic"),
+    "gamma_memory": ("chunked", "chunks", "quadratic", "linear"),
+    "global_filter": ("quadratic", "fft"),
+    "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "lion": ("chunked", "quadratic", "linear"),
+    "low_rank": ("chunked", "chunks", "quadratic", "linear"),
+    "mamba3": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+    "prefix_lm": ("chunked", "quadratic", "linear"), "rmt": ("quadratic",),
+    "rwkv6": ("chunked", "linear", "quadratic"), "window": ("quadratic",),
 }  # fmt: skip
 _PER_CHANNEL = """smac = 1
 name = "{name}"
@@ -59,18 +67,29 @@ y = "{y}"
 """
 #: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
 #: of a group, with a normaliser.
-MORE = {"per_value": ("chunked", "linear", "quadratic"), "grouped_gla": ("chunked",)}
+MORE = {"per_value": ("chunked", "linear", "quadratic"),
+        "grouped_gla": ("chunked", "linear", "quadratic"),
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
     "grouped_gla": _PER_CHANNEL.format(name="grouped_gla", heads="G", gate="G N", mask="TSN",
                                        Q="exp(q)", y="Y / maximum(abs(Z), 1)").replace(
         'K = "k"', 'K = "exp(k)"'),
+    # A frequency that no gradient is taken of: chunks in 16 bits too.
+    "fixed_wave": _PER_CHANNEL.format(name="fixed_wave", heads="H", gate="H", mask="TS",
+                                      Q="q / sqrt(size(N))", y="Y").replace(
+        "= logsigmoid(g))", "= logsigmoid(g)) * wave(401.7)"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
-                                 "multiscale", "gla"}  # fmt: skip
+                                 "multiscale", "gla", "hydra", "mamba3", "rwkv6"}  # fmt: skip
+#: Cells without states: what is above the diagonal keeps none, and a diagonal beside a mask per
+#: channel has none in chunks.
+STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "segmented"),
+                       ("hydra", "linear"), ("rwkv6", "chunked")})
+TWO = ("bfloat16", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
 #: The seven levels of log_linear end at 64 tokens.
@@ -80,6 +99,7 @@ LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
     ("ssd", "chunks", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
+    ("ssd", "segmented", {"B": 1, "T": 5000, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
@@ -94,6 +114,13 @@ LARGE = (
     ("retnet", "chunked", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 128}),
     ("linear_attention", "chunked", {"B": 1, "T": 330, "H": 4, "N": 32, "P": 15}),
     ("toeplitz", "quadratic", {"B": 1, "T": 330, "H": 4, "N": 16, "P": 32}),
+    *((spec, order, {"B": 1, "T": t, "H": 8, "G": 1, "N": n, "P": 64})
+      for spec, t, n in (("hydra", 1024, 64), ("mamba3", 1024, 128), ("hydra", 330, 16))
+      for order in ("chunked", "chunks")),
+    *(("rwkv6", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
+      for t, n, p in ((1024, 64, 64), (330, 128, 128), (330, 16, 64))),
+    ("rwkv6", "linear", {"B": 1, "T": 330, "H": 2, "N": 64, "P": 64}),
+    ("lion", "chunked", {"B": 1, "T": 576, "H": 4, "N": 64, "P": 64}),
     ("gla", "linear", {"B": 1, "T": 512, "H": 2, "N": 128, "P": 128}),
     *(("gla", "chunked", {"B": 1, "T": t, "H": 4, "N": n, "P": p})
       for t, n, p in ((1024, 128, 128), (520, 256, 512), (330, 64, 64), (330, 16, 128),
@@ -109,22 +136,60 @@ PACKED = (
     ("linear_attention", "chunked", "sweep", True), ("multiscale", "chunked", "sweep", True),
     ("retnet", "chunked", "chunks", True), ("gla", "linear", "tokens", True),
     ("gla", "chunked", "sweep", True),
+    ("mamba3", "chunked", "sweep", True), ("mamba3", "chunked", "chunks", True),
+    ("rwkv6", "chunked", "sweep", False), ("rwkv6", "linear", "tokens", True),
+    ("hydra", "chunked", "sweep", False), ("hydra", "chunked", "chunks", False),
     ("toeplitz", "quadratic", "auto", False),
 )
-ENDS = (0, 130, 130, 131, 300)
+
+#: How "chunked" and its like of ORDERS are asked for: order and schedule.
+WAYS = {"chunked": ("chunked", "sweep"), "chunks": ("chunked", "chunks"),
+        "segmented": ("chunked", "segmented"), "fft": ("linear", "fft"), "auto": ("auto", "auto"),
+        "quadratic": ("quadratic", "auto"), "linear": ("linear", "tokens")}  # fmt: skip
 Cell = tuple[str, str, str, dict[str, int], bool, str | None]
+#: What of a result says which cell it is.
+NAMED = ("spec", "order", "dtype", "state", "packed", "T", "N", "P", "H")
 
 
-def cells(only: str | None) -> list[Cell]:
+def refusal(spec: str, order: str, dtype: str) -> str | None:
+    """Why the planner takes no such cell, forward and backward; None where it does."""
+    import smac
+
+    how, schedule = WAYS[order]
+    try:
+        op = smac.compile(TEXTS.get(spec, spec), target="triton", order=how, schedule=schedule)
+        have = {a for i in op.spec.inputs for a in i.axes}
+        sizes = {a: n for a, n in sizes_of(spec).items() if a in have}
+        for backward in (False, True):
+            op.plan(dtype=dtype, device="h100", backward=backward, **sizes)
+    except smac.PlanError as e:
+        return str(e).removeprefix(f"{spec}: ")
+    return None
+
+
+def refused() -> dict[tuple[str, str, str], str]:
+    """(spec, order, dtype) of all that there might be, and why the planner takes none of it."""
+    return {(s, o, d): why for s in {**ORDERS, **MORE} for o in WAYS for d in DTYPES
+            if (why := refusal(s, o, d)) is not None}  # fmt: skip
+
+
+def sizes_of(spec: str) -> dict[str, int]:
+    """The small sizes of a spec's cells."""
+    return SHORT if spec == "log_linear" else SMALL
+
+
+def cells(only: str | None = None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
-    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel, in the
-    chunked order both."""
+    "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel,
+    "segmented" for sweeps of segments, in the chunked order all, "fft" for that of the linear."""
+    no = refused()
     made: list[Cell] = [
-        (spec, order, dtype, SHORT if spec == "log_linear" else SMALL,
-         spec not in TWO_TYPES and order != "quadratic" and dtype in ("bfloat16", "float64"), None)
+        (spec, order, dtype, sizes_of(spec),
+         spec not in TWO_TYPES and (spec, order) not in STATELESS
+         and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES
-        if (order, dtype) != ("chunks", "float16")  # states in memory would be too narrow
-        and (spec not in TWO_TYPES or dtype in ("bfloat16", "float64"))
+        if (spec, order, dtype) not in no
+        and dtype in (TWO if spec in TWO_TYPES else DTYPES)
     ]  # fmt: skip
     made += [(spec, order, "bfloat16", sizes, False, None) for spec, order, sizes in LARGE]
     made += [(spec, order, dtype, {**SMALL, "B": 1}, state, schedule)
@@ -135,169 +200,84 @@ def cells(only: str | None) -> list[Cell]:
     return [c for c in made if only is None or c[0] == only]
 
 
-def run(cell: Cell) -> dict[str, Any]:
-    """One cell on the GPU: errors of values and gradients, or what went wrong; same bits twice."""
+def name_of(cell: Cell) -> dict[str, Any]:
+    """A cell as results name it."""
     spec, order, dtype, sizes, state, schedule = cell
-    found: dict[str, Any] = {"spec": spec, "order": order, "dtype": dtype, "state": state,
-                             "T": sizes["T"], "N": sizes["N"], "packed": schedule}  # fmt: skip
+    return {"spec": spec, "order": order, "dtype": dtype, "state": state, "packed": schedule,
+            **{a: sizes[a] for a in NAMED[5:]}}  # fmt: skip
+
+
+def run(cell: Cell) -> dict[str, Any]:
+    """One cell on the GPU: errors of values and gradients; same bits twice. Raises what broke."""
+    import measure
+
+    spec, order, dtype, sizes, state, schedule = cell
+    text = TEXTS.get(spec, spec)
+    # Masks per channel by states: the hard decays too, resets among them.
+    special = spec in ("gla", "rwkv6") and order != "quadratic"
     start = time.time()
-    try:
-        found |= (_measure(spec, order, dtype, sizes, state) if schedule is None else
-                  _measure_packed(spec, order, dtype, sizes, state, schedule))  # fmt: skip
-    except Exception as e:
-        found["failed"] = f"{type(e).__name__}: {e}"[:600]
-    return {**found, "seconds": round(time.time() - start, 1)}
-
-
-def _measure(spec: str, order: str, dtype: str, sizes: dict[str, int],
-             state: bool) -> dict[str, Any]:  # fmt: skip
-    import torch
-
-    import smac
-    from smac.testing.cells import Cell as TestCell
-    from smac.testing.inputs import as_tuple, recipe
-    from smac.testing.properties import Trial, values_and_gradients
-
-    # What a kernel fails to write is NaN, not luck.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
-    order = "chunked" if order == "chunks" else order
-    op = smac.compile(TEXTS.get(spec, spec), target="triton", order=order, schedule=schedule)
-    given = {**sizes, "W": sizes["T"]}
-    have = {a for i in op.spec.inputs for a in i.axes}
-    wanted = tuple((a, n) for a, n in given.items() if a in have)
-    # Masks per channel in chunks: the hard decays too, resets among them.
-    special = spec == "gla" and order == "chunked"
-    cell = TestCell("triton", order, dtype, wanted, layout="strided", state=state, special=special)
-    trial = Trial(op, cell, recipe(op.spec), "cuda")
-    values, gradients = values_and_gradients(trial)
-    first, second = (as_tuple(trial.call(trial.inputs)) for _ in range(2))
-    torch.cuda.synchronize()
-    if not all(torch.equal(a, b) for a, b in zip(first, second, strict=True)):
-        raise AssertionError("two runs gave different bits")
-    return {"error": values.relative, "ratio": values.ratio,
-            "gradient_error": gradients.relative, "gradient_ratio": gradients.ratio}  # fmt: skip
-
-
-def _measure_packed(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool,
-                    schedule: str) -> dict[str, Any]:  # fmt: skip
-    """Packed sequences: the bits of each alone, run in the same pieces; nothing waits for
-    cu_seqlens; in float64 and float32 the oracle's values and gradients."""
-    import torch
-
-    import smac
-    from smac.testing.cells import Cell as TestCell
-    from smac.testing.inputs import recipe
-    from smac.testing.properties import Trial, packed
-
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    op = smac.compile(spec, target="triton", order=order, schedule=schedule,
-                      chunk=None if order == "linear" else 32)  # fmt: skip
-    given = {**sizes, "W": sizes["T"]}
-    have = {a for i in op.spec.inputs for a in i.axes}
-    wanted = tuple((a, n) for a, n in given.items() if a in have)
-    cell = TestCell("triton", order, dtype, wanted, layout="strided")
-    trial = Trial(op, cell, recipe(op.spec), "cuda")
-    packed(trial, state)
-    ends = torch.tensor(ENDS, device="cuda", dtype=torch.int32)
-    axes = {i.name: i.axes for i in op.spec.inputs}
-    x = {n: v if v is None else v.detach() for n, v in trial.inputs.items()}
-
-    def outputs(inputs: dict[str, Any], **more: Any) -> list[Any]:
-        made = op(**inputs, return_state=state, **more)
-        return [made[0], made[1].S] if state else [made]
-
-    outputs(x, cu_seqlens=ends)  # compiled
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    whole = outputs(x, cu_seqlens=ends)
-    torch.cuda.set_sync_debug_mode("default")
-    for i, (start, stop) in enumerate(pairwise(ENDS)):
-        alone = outputs({n: v if v is None or "T" not in axes[n] else
-                         v.narrow(axes[n].index("T"), start, stop - start)
-                         for n, v in x.items()})  # fmt: skip
-        own = [whole[0][:, start:stop], *(s[i : i + 1] for s in whole[1:])]
-        # Sums of decays over a range come of prefix sums along all of T: equal, but not in bits.
-        exact = order != "quadratic" or spec == "toeplitz"
-        # One token alone runs code compiled for T = 1, where multiply-adds fuse in other places.
-        if order == "linear" and stop - start == 1:
-            exact = False
-            for a, b in zip(own, alone, strict=True):
-                torch.testing.assert_close(a, b)
-        if exact and not all(torch.equal(a, b) for a, b in zip(own, alone, strict=True)):
-            raise AssertionError(f"sequence {i} has other bits than alone")
-    torch.cuda.synchronize()
-    return {"held": "each sequence as alone, nothing waited for"}
+    found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
+             measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip
+    return {**name_of(cell), **found, "seconds": round(time.time() - start, 1)}
 
 
 def digests() -> dict[str, str]:
     """sha256 of every file that decides what the kernels compute."""
     paths = [*ROOT.glob("templates/triton/*.jinja"), *ROOT.glob("smac/lower/*.py"),
-             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py"]  # fmt: skip
+             *ROOT.glob("smac/codegen/*triton*.py"), ROOT / "smac/ir.py",
+             *(ROOT / f"smac/runtime/{n}.py" for n in ("direct", "player", "record", "tape"))]
     return {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in sorted(paths)}  # fmt: skip
 
 
 def changed() -> list[str]:
-    """Files that are not as they were when the GPU run was green, added and removed ones too."""
+    """Files that are not as they were when the GPU run was made, added and removed ones too; cells
+    that were wrong then."""
     if not RECORD.exists():
         return ["(never verified on a GPU)"]
-    old, new = json.loads(RECORD.read_text())["digests"], digests()
-    return sorted(p for p in old.keys() | new.keys() if old.get(p) != new.get(p))
+    found = json.loads(RECORD.read_text())
+    old, new = found["digests"], digests()
+    wrong = [f"({r['spec']} {r['order']} {r['dtype']}: {r['failed']})"
+             for r in found.get("failed", [])]  # fmt: skip
+    left = [f"({found['left']} cells were not run)"] if found.get("left") else []
+    return [*sorted(p for p in old.keys() | new.keys() if old.get(p) != new.get(p)), *wrong, *left]
 
 
-def record(results: list[dict[str, Any]]) -> None:
-    """Write verified.json."""
-    import torch
-    import triton
+def run_all(only: str | None, keep: Path, workers: int, limit_s: float,
+            minutes: float | None) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Results of every cell, those that died too; and how many cells were left."""
+    from pool import resumed
 
-    RECORD.write_text(json.dumps({
-        "device": torch.cuda.get_device_name(), "python": platform.python_version(),
-        "torch": torch.__version__, "triton": triton.__version__, "cells": len(results),
-        "results": results, "digests": digests(),
-    }, indent=1) + "\n")  # fmt: skip
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """One line a cell: worst relative error, rms ratio to the same-precision baseline; of packed
-    sequences, what they were held to."""
-    lines = [f"{'spec':24}{'order':10}{'dtype':9}{'T':>5}{'N':>4} {'error':>8}{'ratio':>6} "
-             f"{'grad':>8}{'ratio':>6} {'s':>5}"]  # fmt: skip
-    for r in sorted(results, key=lambda r: (r["spec"], r["order"], r["dtype"], r["T"])):
-        name = r["spec"] + ("" if r.get("packed") is None else " packed")
-        head = f"{name:24}{r['order']:10}{r['dtype']:9}{r['T']:5}{r['N']:4} "
-        tail = (f"FAILED {r['failed']}" if "failed" in r else
-                f"{r['held']}, {r['seconds']} s" if "held" in r else
-                f"{r['error']:8.1e}{r['ratio']:6.2f} {r['gradient_error']:8.1e}"
-                f"{r['gradient_ratio']:6.2f} {r['seconds']:5}")  # fmt: skip
-        lines.append(head + tail)
-    return "\n".join(lines)
+    took = _seconds()
+    # The longest first, so that what is left for the end is short.
+    order = sorted(cells(only), key=lambda c: -took.get(_key(name_of(c)), 30.0))
+    jobs = {_key(name_of(c)): c for c in order}
+    found = resumed(run, jobs, keep, workers, limit_s, minutes)
+    results = [{**name_of(jobs[k]), "seconds": 0, **r} for k, r in found.items()]
+    return results, len(jobs) - len(found)
 
 
-def run_all(workers: int, only: str | None) -> list[dict[str, Any]]:
-    """Every cell, each in a fresh process, `workers` at a time."""
-    context = multiprocessing.get_context("spawn")
-    results = []
-    with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(run, c): c for c in cells(only)}
-        for done in as_completed(waiting):
-            spec, order, dtype, sizes, state, schedule = waiting[done]
-            try:
-                results.append(done.result())
-            except Exception as e:
-                results.append({"spec": spec, "order": order, "dtype": dtype, "state": state,
-                                "T": sizes["T"], "N": sizes["N"], "packed": schedule, "seconds": 0,
-                                "failed": f"the process died: {e}"})  # fmt: skip
-    return results
+def _key(result: dict[str, Any]) -> str:
+    """A cell's name, from its result."""
+    return " ".join(f"{k}={result.get(k)}" for k in NAMED)
+
+
+def _seconds() -> dict[str, float]:
+    """What each cell took in the run that is recorded."""
+    if not RECORD.exists():
+        return {}
+    return {_key(r): r["seconds"] for r in json.loads(RECORD.read_text())["results"]}
 
 
 def main() -> int:
-    """Exit code 1 when a cell failed."""
+    """Exit code 1 when a cell failed or was left."""
     parser = argparse.ArgumentParser(description="SMAC's Triton target on a real GPU")
     parser.add_argument("--changed", action="store_true", help="print what changed since verified")
-    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--refused", action="store_true", help="print what is a PlanError, and why")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--limit", type=float, default=240.0, help="seconds that a cell may take")
+    parser.add_argument("--minutes", type=float, help="leave what has not run by then")
+    parser.add_argument("--keep", type=Path, default=ROOT / "build" / "gpu-run.jsonl")
     parser.add_argument("--only", help="one spec, or packed")
     asked = parser.parse_args()
     if asked.changed:
@@ -305,13 +285,22 @@ def main() -> int:
         print("GPU run: nothing has changed since" if not files else
               "changed since the last green GPU run: " + ", ".join(files))  # fmt: skip
         return 0
-    results = run_all(asked.workers, asked.only)
-    wrong = [r for r in results if "failed" in r]
-    if not wrong and asked.only is None:
-        record(results)
-    print(table(results))
-    print(f"{len(results)} cells, {len(wrong)} failed")
-    return bool(wrong)
+    import report
+
+    if asked.refused:
+        print(report.refusals(refused()))
+        return 0
+    start = time.time()
+    results, left = run_all(asked.only, asked.keep, asked.workers, asked.limit, asked.minutes)
+    if asked.only is None:
+        report.record(RECORD, results, left, digests(), refused())
+    print(report.refusals(refused()))
+    print(report.matrix(results))
+    print(report.failures(results))
+    wrong = sum("failed" in r for r in results)
+    print(f"{len(results)} cells, {wrong} failed, {left} left; {time.time() - start:.0f} s, "
+          f"{sum(r['seconds'] for r in results):.0f} s in {asked.workers} workers")  # fmt: skip
+    return bool(wrong or left)
 
 
 if __name__ == "__main__":

@@ -111,3 +111,16 @@ def test_the_counter_counts() -> None:
         y = torch.ones(500) + torch.ones(500)
     assert 4000 <= peak.most <= 6000
     assert y.shape == (500,)
+
+
+@pytest.mark.parametrize("order", ["chunked", "quadratic"])
+def test_angles_of_a_million_keep_their_digits(order: str) -> None:
+    """Angles are made in float64: at ωT = 10⁶ float32 has no fraction of a turn left."""
+    text = str(smac.load("retnet")).replace('L = "decay(gamma)"',
+                                            'L = "decay(gamma) * wave(40000.7)"')  # fmt: skip
+    op = smac.compile(text, target="torch", order=order)
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 37, 2, 4, generator=g) for _ in range(3))
+    inputs = {"q": q, "k": k, "v": v, "gamma": torch.tensor([0.9, 0.99])}
+    exact = op.reference(**{n: x.double() for n, x in inputs.items()})
+    assert (op(**inputs).double() - exact).norm() <= 1e-6 * exact.norm()

@@ -30,12 +30,18 @@ from smac.testing.errors import FEW  # noqa: E402
 SHIPPED = {
     "ssd": ("chunked", "linear", "quadratic"), "packed_ssd": ("chunked", "quadratic"),
     "linear_attention": ("chunked", "linear", "quadratic"),
-    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic",),
+    "retnet": ("chunked", "quadratic"), "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "quadratic"), "gla": ("chunked", "linear", "quadratic"),
+    "xpos": ("chunked", "quadratic"),
+    "hydra": ("chunked",), "lion": ("chunked",), "prefix_lm": ("chunked",), "mamba3": ("chunked",),
 }  # fmt: skip
 #: Specs that the schedule of parallel chunks takes: no normaliser, no mask per channel.
 PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "factors", "scaled",
-            "three_lanes", "hostile_names", "groups_everywhere")  # fmt: skip
+            "three_lanes", "hostile_names", "groups_everywhere", "xpos", "hydra", "mamba3",
+            "low_rank", "quasi", "mamba3_by_shift", "backwards", "gated_both_ways", "diagonals",
+            "groups_both_ways")  # fmt: skip
+#: Schedules that cells ask for by name, and their orders.
+SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
@@ -43,7 +49,8 @@ MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
            ("groups_everywhere", "quadratic"), ("hostile_names", "chunked"),
            ("channel_groups", "chunked"), ("channel_shared", "chunked"),
-           ("channel_of_groups", "chunked"))  # fmt: skip
+           ("channel_of_groups", "chunked"), ("lags_normalised", "fft"),
+           ("groups_both_ways", "chunked"))  # fmt: skip
 
 
 def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]:
@@ -57,13 +64,15 @@ def draw(op: smac.Op, sizes: dict[str, int], special: bool) -> dict[str, Tensor]
         if i.name == "ids":
             found[i.name] = (torch.rand(shape, generator=g) < 0.15).long().cumsum(-1)
             continue
-        if i.name in ("A", "a", "g", "f", "decay_"):
+        if i.name in ("A", "a", "g", "f", "decay_", "w"):
             x = -x.abs()
         if special and i.name in ("a", "g", "f", "decay_"):
             for start, value in enumerate((-math.inf, 0.3, 0.0, -50.0, -256.0)):
                 x.view(-1)[start::23] = value
         if i.name in ("gamma", "fast", "slow"):
             x = torch.sigmoid(x)
+            if special and i.name == "gamma":
+                x.view(-1)[0] = 0.0
         found[i.name] = x
     return found
 
@@ -91,7 +100,7 @@ def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
                 default=0.0)  # fmt: skip
     for x, y in zip(got, exact, strict=True):
         if x is None or y is None:
-            if not (x is None and y is None):
+            if y is not None or (x is not None and x.any()):
                 return math.inf
             continue
         if x.shape != y.shape:
@@ -107,9 +116,10 @@ def worst(got: list[Tensor | None], exact: list[Tensor | None]) -> float:
 
 def compiled(spec: str, order: str) -> smac.Op:
     """`spec`, shipped or of specs_triton, in chunks of 16. "chunked" stands for the schedule of
-    sweeps, "chunks" for that of chunks in parallel, in the chunked order both."""
-    schedule = {"chunked": "sweep", "chunks": "chunks"}.get(order, "auto")
-    order = "chunked" if order == "chunks" else order
+    sweeps, "chunks" for that of chunks in parallel, "segmented" for sweeps of segments, in the
+    chunked order all; "fft" for that of the linear order."""
+    schedule = {"chunked": "sweep"}.get(order, order if order in SCHEDULES else "auto")
+    order = SCHEDULES.get(order, order)
     return smac.compile(SPECS[spec][0] if spec in SPECS else spec, target="triton", order=order,
                         chunk=None if order == "linear" else 16, schedule=schedule)  # fmt: skip
 
@@ -122,7 +132,9 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {**SIZES, **sizes, **({"T": ends[-1]} if ends else {})}
     packed = {"cu_seqlens": torch.tensor(ends, dtype=torch.int32)} if ends else {}
-    given["W"] = 2 * given["T"] - 1 if spec.startswith("bidirectional") else given["T"]
+    if "W" not in sizes:
+        both = spec.startswith("bidirectional")
+        given["W"] = max(2 * given["T"] - 1, 0) if both else given["T"]
     inputs = draw(op, given, special)
     a = leaves(inputs, dtype, strided)
     # The oracle sees what the kernels see: rounding of the inputs is no error of theirs.
@@ -156,12 +168,13 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
 
 def same_bits(spec: str, order: str) -> float:
     """0 where packed sequences have the bits of each alone: outputs, last states, gradients."""
-    op, ends = compiled(spec, order), (0, 21, 21, 22, 60)
+    op, state = compiled(spec, order), order != "quadratic" and spec != "quasi"
+    # Without a state, a chunk that covers a sequence is the quadratic order: none is that short.
+    ends = (0, 21, 21, 22, 60) if state or order == "quadratic" else (0, 21, 38, 60)
     a = leaves(draw(op, {**SIZES, "T": 60, "W": 60}, False), torch.float64, True)
     axes = {i.name: i.axes for i in op.spec.inputs}
     along = [n for n in a if "T" in axes[n]]
     wrt = [n for n in along if a[n].is_floating_point()]
-    state = order != "quadratic"
 
     def run(x: dict[str, Tensor], **more: Tensor) -> list[Tensor]:
         made = op(**x, return_state=state, **more)
@@ -182,6 +195,25 @@ def same_bits(spec: str, order: str) -> float:
     return 0.0
 
 
+def as_in_16_bits(spec: str, order: str, **sizes: int) -> float:
+    """A cell in float64 by the code of 16-bit types, which adds up paths by differences."""
+    from smac.codegen import triton
+
+    real, exact = triton.tidy, "EXACT=op.itemsize >= 4"
+    texts: list[str] = []
+
+    def tidy(text: str) -> str:
+        texts.append(real(text))
+        return texts[-1].replace(exact, "EXACT=False")
+
+    triton.tidy = tidy
+    try:
+        error = cell(spec, order, **sizes)
+    finally:
+        triton.tidy = real
+    return error if any(exact in t for t in texts) else math.inf
+
+
 def cells() -> dict[str, Callable[[], float]]:
     """Every cell by name."""
     made: dict[str, Callable[[], float]] = {}
@@ -190,7 +222,8 @@ def cells() -> dict[str, Callable[[], float]]:
         made[name] = lambda: cell(*args, **kw)  # type: ignore[arg-type]
 
     for spec, orders in {**SHIPPED, **{n: o for n, (_, o) in SPECS.items()}}.items():
-        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1")
+        wide = ("gla", "rwkv6", "channel_p", "channel_groups", "mamba1", "both_ways",
+                "before_and_own")  # fmt: skip
         for order in orders:
             short = {"T": 19} if spec in wide and order != "chunked" else {}
             more = MANY if (spec, order) in CROWDED else {}
@@ -198,25 +231,45 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec in PARALLEL:
         more = MANY if (spec, "chunked") in CROWDED else {}
         add(f"{spec}-chunks-float64", spec, "chunks", **more)
-    for spec in ("ssd", "packed_ssd", "three_lanes"):
+    for spec in ("ssd", "packed_ssd", "three_lanes", "mamba3", "before_and_own"):
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
-    for spec in ("factors", "three_lanes"):
+    for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere"):
+        add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
+    add("factors-segmented-special", "factors", "segmented", special=True, T=40)
+    add("ssd-segmented-float32", "ssd", "segmented", torch.float32, state=True, T=70)
+    add("ssd-segmented-T0", "ssd", "segmented", T=0, state=True)
+    add("ssd-segmented-T17", "ssd", "segmented", T=17, state=True)
+    for spec in ("hydra", "quasi", "groups_both_ways", "diagonals"):
+        add(f"{spec}-segmented-float64", spec, "segmented", T=70)
+    add("backwards-segmented-float64", "backwards", "segmented")
+    add("backwards-chunked-T1", "backwards", "chunked", T=1)
+    add("mamba3-segmented-state", "mamba3", "segmented", state=True, T=70)
+    for spec in ("factors", "three_lanes", "both_ways", "quasi"):
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
-    add("retnet-chunks-float32", "retnet", "chunks", torch.float32)
+    add("retnet-chunked-reset-state", "retnet", "chunked", state=True, special=True)
+    add("log_linear-chunked-float64", "log_linear", "chunked", T=64, B=1, H=1)
+    for spec in ("retnet", "quasi"):
+        add(f"{spec}-chunks-float32", spec, "chunks", torch.float32)
     add("ssd-chunks-wide", "ssd", "chunks", N=35, P=40, B=1, H=2)
     for spec, order in (("ssd", "chunked"), ("retnet", "chunked"), ("packed_ssd", "chunked"),
                         ("multiscale", "chunked"), ("three_lanes", "chunked"),
                         ("gla", "linear"), ("linear_attention", "linear"), ("gla", "chunked"),
                         ("channel_gated", "chunked"), ("channel_normalised", "chunked"),
-                        ("channel_groups", "chunked")):  # fmt: skip
+                        ("channel_groups", "chunked"), ("mamba3", "chunked"),
+                        ("before_and_own", "chunked"), ("strict_channel", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-state", spec, order, state=True)
-    for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("gla", "linear"),
-                        ("packed_ssd", "quadratic"), ("linear_attention", "chunked"),
-                        ("gla", "chunked"), ("channel_p", "chunked")):  # fmt: skip
+    add("rwkv6-linear-state", "rwkv6", "linear", state=True, T=36, H=1)
+    for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic"), ("toeplitz", "fft"),
+                        ("gla", "linear"), ("packed_ssd", "quadratic"),
+                        ("linear_attention", "chunked"), ("gla", "chunked"),
+                        ("channel_p", "chunked"), ("quasi", "chunked"),
+                        ("rwkv6", "chunked")):  # fmt: skip
         add(f"{spec}-{order}-float32", spec, order, torch.float32)
+    add("fast_wave-chunked-float32", "fast_wave", "chunked", torch.float32)
     for spec, order in (("factors", "chunked"), ("factors", "linear"), ("channel_p", "linear"),
                         ("three_lanes", "chunked"), ("gla", "chunked"), ("channel_p", "chunked"),
-                        ("channel_documents", "chunked"),
+                        ("channel_documents", "chunked"), ("quasi", "chunked"),
+                        ("rwkv6", "chunked"), ("late_per_value", "chunked"),
                         ("window_decay", "quadratic"), ("channel_p", "quadratic")):  # fmt: skip
         add(f"{spec}-{order}-special", spec, order, special=True, T=40)
     for T in (0, 1, 16, 17):
@@ -224,20 +277,33 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"ssd-chunks-T{T}", "ssd", "chunks", T=T, state=True)
         add(f"gla-chunked-T{T}", "gla", "chunked", T=T, state=True)
         add(f"toeplitz-quadratic-T{T}", "toeplitz", "quadratic", T=T)
+    for T in (0, 1):
+        add(f"circulant-fft-T{T}", "circulant", "fft", T=T)
+        add(f"bidirectional_toeplitz-fft-T{T}", "bidirectional_toeplitz", "fft", T=T)
+    add("toeplitz-fft-more-lags", "toeplitz", "fft", W=45)
+    add("documents_of_heads-chunked-state", "documents_of_heads", "chunked", state=True, B=2)
     packed = {"ends": (0, 37, 37, 38, 71)}
     for spec, order in (
         ("ssd", "chunked"), ("packed_ssd", "chunks"), ("linear_attention", "chunked"),
         ("multiscale", "chunked"), ("three_lanes", "chunks"), ("gla", "chunked"), ("gla", "linear"),
-        ("ssd", "linear"),
+        ("ssd", "linear"), ("before_and_own", "chunks"),
+        ("documents_of_heads", "chunked"),
     ):  # fmt: skip
         short = {"ends": (0, 9, 9, 10, 17)} if order == "linear" else packed
         add(f"{spec}-{order}-packed-state", spec, order, state=True, **short)
+    for spec, order in (("quasi", "chunked"), ("quasi", "chunks"), ("lion", "chunked"),
+                        ("rwkv6", "chunked")):  # fmt: skip
+        add(f"{spec}-{order}-packed", spec, order, **packed)
     for spec in ("packed_ssd", "toeplitz", "dense", "window_decay"):
         add(f"{spec}-quadratic-packed", spec, "quadratic", **packed)
     for spec, order in (("ssd", "chunked"), ("toeplitz", "quadratic")):
         add(f"{spec}-{order}-packed-float32", spec, order, torch.float32, **packed)
-    for spec, order in (("ssd", "chunked"), ("retnet", "chunks"), ("toeplitz", "quadratic")):
+    for spec, order in (("ssd", "chunked"), ("retnet", "chunks"), ("toeplitz", "quadratic"),
+                        ("quasi", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-packed-bits"] = partial(same_bits, spec, order)
+    for spec, order in (("quasi", "chunks"), ("quasi", "chunked"), ("rwkv6", "chunked"),
+                        ("gla", "chunked")):  # fmt: skip
+        made[f"{spec}-{order}-differences"] = partial(as_in_16_bits, spec, order)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
     add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)

@@ -61,8 +61,18 @@ P = 16
 #: Name → (TOML, orders it is run in).
 SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bidirectional_toeplitz": (
-        spec("toeplitz(h, bidirectional = true)", 'h = "H W"\n'), ("quadratic",)),
-    "lags_of_all_heads": (spec("toeplitz(h)", 'h = "W"\n'), ("quadratic",)),
+        spec("toeplitz(h, bidirectional = true)", 'h = "H W"\n'), ("quadratic", "fft")),
+    "lags_of_all_heads": (spec("toeplitz(h)", 'h = "W"\n'), ("quadratic", "fft")),
+    "circulant": (spec("w * circulant(h)", 'w = "H"\nh = "H W"\n', y="tanh(Y) * v"), ("fft",)),
+    "lags_normalised": (
+        spec("toeplitz(exp(h))", 'h = "G W"\n', axes='G = "group of H"\nF = "group of H"',
+             y="Y / maximum(abs(Z), 1)",
+             inputs='q = "B T H N"\nk = "T G N"\nv = "B T F P"\n'), ("fft",)),
+    "lags_per_channel": (
+        spec("toeplitz(h)", 'h = "H N W"\n', mask_axes="TSN"), ("fft",)),
+    "lags_per_value": (
+        spec("toeplitz(h)", 'h = "H P W"\n', mask_axes="TSP",
+             inputs='q = "B T H"\nk = "N"\nv = "B T H P"\n'), ("fft",)),
     "transposed_lags": (spec("transpose(toeplitz(h))", 'h = "H W"\n'), ("quadratic",)),
     "window_decay": (
         spec("window(19) * semiseparable(log_decay = a)", _DECAY), ("quadratic",)),
@@ -71,16 +81,57 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "document": (spec("document(ids)", 'ids = "B T"\n'), ("quadratic",)),
     "document_causal": (
         spec("document(ids) * causal()", 'ids = "B T"\n'), ("quadratic", "chunked", "linear")),
+    "documents_of_heads": (
+        spec("document(ids) * semiseparable(log_decay = a)", _DECAY + 'ids = "B T H"\n'),
+        ("quadratic", "chunked")),
     "both_ways": (
         spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
-             _DECAY + 'b = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked", "linear")),
+    # Two lanes above the diagonal, factors on both sides, a diagonal without a state.
+    "quasi": (
+        spec("col(c) * strict(semiseparable(log_decay = a)) + diagonal(u) "
+             "+ strict(transpose(row(r) * semiseparable(log_decay = b) + decay(gamma)))",
+             _DECAY + 'b = "B T H"\nc = "B T H"\nr = "B T H"\nu = "B T H"\ngamma = "H"\n'),
+        ("chunked",)),
+    "groups_both_ways": (
+        spec("semiseparable(log_decay = a) + row(r) * strict(transpose(semiseparable(a)))",
+             'a = "T G"\nr = "B T H"\n', y="Y * sigmoid(v)",
+             axes='G = "group of H"\nF = "group of H"',
+             inputs='q = "B T G N"\nk = "T F N"\nv = "B T H P"\n'), ("chunked",)),
+    "gated_both_ways": (
+        spec("semiseparable(log_decay = a) + strict(transpose(decay(gamma)))",
+             _DECAY + 'gamma = "H"\n', y="tanh(Y) + v"), ("chunked",)),
+    "documents_both_ways": (
+        spec("document(ids) * (semiseparable(a) + strict(transpose(semiseparable(a))))",
+             _DECAY + 'ids = "B T"\n'), ("chunked",)),
+    "backward": (
+        spec("strict(transpose(row(r) * semiseparable(log_decay = a)))",
+             _DECAY + 'r = "B T H"\n'), ("chunked",)),
+    "diagonals": (spec("diagonal(u) + strict(transpose(decay(gamma)))",
+                       'u = "B T H"\ngamma = "H"\n'), ("chunked",)),
+    "before_and_own": (
+        spec("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
+             _DECAY + 'u = "B T H"\n'), ("chunked", "linear")),
+    "backwards": (
+        spec("semiseparable(log_decay = a) "
+             "+ strict(reverse(row(r) * semiseparable(log_decay = a) * document(ids)))",
+             _DECAY + 'r = "B T H"\nids = "B T"\n'), ("chunked",)),
     "rwkv6": (
         spec("shift(semiseparable(log_decay = g), 't') + diagonal(u)",
-             'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic",)),
-    "mamba3": (
+             'g = "B T H N"\nu = "H N"\n', mask_axes="TSN"), ("quadratic", "chunked", "linear")),
+    "late_per_value": (
+        spec("shift(semiseparable(log_decay = f), 't') + diagonal(u)",
+             'f = "B T H P"\nu = "H P"\n', mask_axes="TSP"), ("chunked",)),
+    "strict_channel": (
+        spec("strict(semiseparable(log_decay = g))", 'g = "B T H N"\n', mask_axes="TSN",
+             y="Y / maximum(abs(Z), 1)"), ("chunked",)),
+    "channel_and_own": (
+        spec("semiseparable(log_decay = g) + diagonal(u)", 'g = "B T H N"\nu = "T N"\n',
+             mask_axes="TSN"), ("chunked",)),
+    "mamba3_by_shift": (
         spec("col(c) * semiseparable(log_decay = a) "
              "+ shift(col(b) * semiseparable(log_decay = a), 's')",
-             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("quadratic",)),
+             _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("chunked", "quadratic")),
     "factors": (
         spec("row(r) * col(c) * semiseparable(log_decay = a)",
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),
@@ -120,6 +171,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
              inputs='q = "B T N"\nk = "B T N"\nv = "B T H"\n').replace(
             'V = "v"', 'V = "softplus(d) * v"'), ("chunked", "linear")),
     "fourier": (spec("fourier('cos')"), ("quadratic",)),
+    # Angles of 10⁶ at T = 37, which float32 has no fractions of a turn for.
+    "fast_wave": (
+        spec("decay(gamma) * wave(40000.7)", 'gamma = "H"\n'), ("quadratic",)),
     "formula": (
         spec("entry('where(t >= s, where(mod(t - s, 3) == 0, exp(-(t - s) / 8), 0.25), 0)')"),
         ("quadratic",)),

@@ -118,3 +118,14 @@ def test_scalar_functions_are_exact_to_rounding() -> None:
     wrong = [x for x in found
              if not x["error"] <= (5e-6 if x["cell"].endswith("float32") else 2e-14)]  # fmt: skip
     assert not wrong, wrong
+
+
+def test_tiles_of_zeros_are_not_multiplied() -> None:
+    """A window's and documents' tiles by count: two products a tile that is not zero, forward."""
+    done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "tiles_triton.py")],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    found = {x["mask"]: x["products"] for x in map(json.loads, done.stdout.splitlines())}
+    diagonals = {"causal": 36, "window": 15, "documents": 4 + 4 + 16,
+                 "causal documents": 3 + 3 + 10, "documents and more": 36}  # fmt: skip
+    assert {m: found[m] for m in diagonals} == {m: [2 * n, 6 * n] for m, n in diagonals.items()}
+    assert found["gated documents"] == [32, 128]  # the decay's gradient is one more pass

@@ -1,4 +1,7 @@
-"""A bar on stderr, redrawn in place; silent when it is not wanted."""
+"""A bar on stderr, redrawn in place; silent when it is not wanted.
+
+Non-goals: what is being done, and how long it will take.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,182 @@
+"""Job: a call as a value that goes to another process as JSON, and what runs there of it.
+
+Non-goals: no processes (tune.py starts them, trial.py is one), no choice of configurations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from smac.plan.config import Config
+from smac.plan.space import replanned
+from smac.runtime.build import launcher_for
+from smac.runtime.draws import WAYS, draw
+from smac.runtime.held import tolerance, worst
+from smac.runtime.launch import Launcher
+from smac.runtime.options import Options
+from smac.runtime.validate import Signature
+from smac.spec import Spec, specialise
+
+if TYPE_CHECKING:
+    from smac.plan.types import Plan
+
+
+#: Outputs beyond this are of a spec that does not like its inputs (and float16 ends at 65504).
+CALM = 1e4
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spec (TOML), options by name, sizes, the dtype of every present input, where the tensors
+    live, and whether states, packed sequences and the backward are asked for."""
+
+    spec: str
+    options: dict[str, Any]
+    sizes: dict[str, int]
+    dtypes: dict[str, str]
+    device: str
+    state: bool = False
+    sequences: int = 0
+    backward: bool = False
+
+    def to_json(self) -> str:
+        """For `Job(**json.loads(…))`."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job's tensors: the inputs (with cu_seqlens and state behind them), and cotangents."""
+
+    spec: Spec
+    options: Options
+    values: tuple[Tensor | None, ...]
+    lengths: Tensor | None
+    job: Job
+    way: int
+
+    def launcher(self, choose: Callable[[Plan], Plan] | None = None, exact: bool = False,
+                 ) -> Launcher:  # fmt: skip
+        """A launcher for them; `exact`: the torch target's for the same values in float64."""
+        options, values = self.options, self.values
+        if exact:
+            options, values = Options(target="torch"), tuple(map(_widened, values))
+        return launcher_for(self.spec, options, Signature.of(self.spec), values, self.job.state,
+                            False, self.lengths, choose)  # fmt: skip
+
+    def run(self, launcher: Launcher, exact: bool = False) -> Callable[[], list[Tensor | None]]:
+        """What makes the results of `launcher`: outputs, or gradients of all inputs."""
+        tensors = self.tensors(launcher, exact)
+        if not self.job.backward:
+            return lambda: list(launcher.forward(tensors))
+        g = torch.Generator().manual_seed(1)  # what bfloat16 holds, every type does
+        cotangents = [torch.randn(y.shape, generator=g).bfloat16().to(y.device, y.dtype)
+                      if y.dtype.is_floating_point else None
+                      for y in launcher.forward(tensors)]  # fmt: skip
+        needs = [x.dtype.is_floating_point for x in tensors]
+        return lambda: list(launcher.backward(tensors, cotangents, needs))  # type: ignore[arg-type]
+
+    def tensors(self, launcher: Launcher, exact: bool = False) -> list[Tensor]:
+        """What `launcher` takes."""
+        values = tuple(map(_widened, self.values)) if exact else self.values
+        found = [x for x in values if x is not None]
+        found += [] if self.lengths is None else [self.lengths]
+        cell = launcher.cell
+        if cell.layout is not None:
+            found += cell.layout.zeros(cell.state_sizes, cell.acc, cell.device)
+        return found
+
+
+def case(job: Job, way: int = 0) -> Case:
+    """The tensors of a job, drawn in a way of draws.WAYS: the same in every process."""
+    from smac.masks import build
+    from smac.parse import parse
+
+    spec, device = parse(job.spec, "<spec>"), torch.device(job.device)
+    special = specialise(spec, frozenset(i.name for i in spec.inputs if i.name not in job.dtypes))
+    dtypes = {n: getattr(torch, d) for n, d in job.dtypes.items()}
+    made = draw(special, build(special.contraction.L, special), job.sizes, dtypes, device, way)
+    lengths = None
+    if job.sequences:
+        ends = torch.linspace(0, job.sizes["T"], job.sequences + 1)
+        lengths = ends.round().to(device, torch.int32)
+    return Case(spec, Options(**job.options), tuple(made.get(i.name) for i in spec.inputs),
+                lengths, job, way)  # fmt: skip
+
+
+def truth(job: Job, on: str = "") -> tuple[Case, list[Tensor | None]]:
+    """A case whose outputs are calm, and its results in float64 by the torch target, computed on
+    the device `on` (the job's own by default)."""
+    for way in range(len(WAYS)):
+        made = case(replace(job, device=on or job.device), way)
+        launcher = made.launcher(exact=True)
+        outputs = launcher.forward(made.tensors(launcher, exact=True))
+        if all(x.abs().max() < CALM for x in outputs if x.dtype.is_floating_point):
+            break
+    exact: list[Tensor | None] = [*outputs]
+    if job.backward:
+        exact = made.run(launcher, exact=True)()
+    return (case(job, way) if on else made), exact
+
+
+def misfit(made: Case, launcher: Launcher, exact: Sequence[Tensor | None]) -> str | None:
+    """What is wrong with the results of `launcher`, in words; None where nothing is.
+
+    What its kernels fail to write is NaN; two runs must give the same bits."""
+    plan = launcher.plan
+    limit = tolerance(plan.request.dtype, made.options.precision, made.job.backward)
+    run = made.run(launcher)
+    with _Poison():
+        first, second = run(), run()
+    names = result_names(launcher, made.job.backward)
+    wrong = worst(names, first, exact, limit)
+    if wrong is not None:
+        return f"{wrong[0]} is off by {wrong[1]:.1e} (rms, relative), more than {limit:.0e}"
+    for name, a, b in zip(names, first, second, strict=True):
+        if a is not None and b is not None and not torch.equal(a, b):
+            return f"{name} has other bits in a second run"
+    return None
+
+
+def result_names(launcher: Launcher, backward: bool) -> list[str]:
+    """Names of the results, for messages."""
+    cell = launcher.cell
+    states = [] if cell.layout is None else ["state.S", "state.last"]
+    last = states[: 1 + (cell.layout is not None and cell.layout.ids is not None)]
+    lengths = ["cu_seqlens"] if cell.sequences else []
+    if backward:
+        return [f"the gradient of {n}" for n in (*cell.declared, *lengths, *last)]
+    return [*launcher.output_names, *last]
+
+
+def in_config(config: Config, backward: bool) -> Callable[[Plan], Plan]:
+    """A choice for `launcher_for`: `config` in one direction, the planner's in the other."""
+    return lambda p: replanned(p, config) if p.request.backward == backward else p
+
+
+def _widened(x: Tensor | None) -> Tensor | None:
+    return x.double() if x is not None and x.dtype.is_floating_point else x
+
+
+class _Poison:
+    """Memory that nothing was written to is NaN inside."""
+
+    memory: Any = torch.utils.deterministic  # type: ignore[attr-defined,unused-ignore]
+
+    def __enter__(self) -> None:
+        self.before = (torch.are_deterministic_algorithms_enabled(),
+                       torch.is_deterministic_algorithms_warn_only_enabled(),
+                       self.memory.fill_uninitialized_memory)  # fmt: skip
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self.memory.fill_uninitialized_memory = True
+
+    def __exit__(self, *_: object) -> None:
+        on, warn, fill = self.before
+        torch.use_deterministic_algorithms(on, warn_only=warn)
+        self.memory.fill_uninitialized_memory = fill

@@ -1,0 +1,191 @@
+"""The check at first use: tiny cases of a call's kind, what is remembered, what a mismatch says.
+
+The torch target stands in for kernels from a compiler: the check itself does not ask which it is.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import smac
+from smac import cachefile, codegen
+from smac.runtime import self_check
+from smac.runtime.build import launcher_for
+from smac.runtime.launch import Launcher
+from smac.runtime.self_check import FirstUse, tiny_sizes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cachefile._miss.cache_clear()
+    return tmp_path / "smac"
+
+
+def first_use(name: str, **more: Any) -> tuple[Launcher, FirstUse]:
+    """The launcher of a small call, and its check."""
+    op = smac.compile(name, **{k: v for k, v in more.items() if k in ("order", "chunk")})
+    spec, x = op.spec, torch.randn
+    lengths = {"B": 1, "T": 40, "H": 2, "N": 8, "P": 4, "W": 40}
+    values = tuple(None if i.may_be_absent else x([lengths.get(a, 1) for a in i.axes])
+                   for i in spec.inputs)  # fmt: skip
+    ends = torch.tensor([0, 13, 40]) if more.get("packed") else None
+    made = launcher_for(spec, op.options, op._signature, values, bool(more.get("state")), False,
+                        ends)  # fmt: skip
+    return made, FirstUse.of(spec, op.options, values)
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("ssd", {"state": True}), ("retnet", {"packed": True, "state": True}), ("toeplitz", {}),
+    ("linear_attention", {}), ("rwkv6", {}),
+])  # fmt: skip
+def test_right_programs_pass_both_ways(cache: Path, name: str, more: dict[str, Any]) -> None:
+    launcher, check = first_use(name, **more)
+    for program in (launcher.runnable, launcher.backward_program()):
+        tiny = check.tiny(launcher, program)
+        assert tiny is not None
+        check.judge(launcher, program, tiny)
+    assert not (cache / "mismatch").exists()
+
+
+sizes = st.fixed_dictionaries({"B": st.integers(1, 64), "T": st.integers(1, 5000),
+                               "G": st.sampled_from((1, 2, 3, 16)), "each": st.integers(1, 20),
+                               "N": st.integers(1, 256), "P": st.integers(1, 256)})  # fmt: skip
+
+
+@given(sizes, st.sampled_from((1, 16, 32, 64)), st.booleans())
+@settings(max_examples=200)
+def test_a_tiny_case_is_of_the_same_kind(given: dict[str, int], chunk: int, both: bool) -> None:
+    T, H = given["T"], given["G"] * given.pop("each")
+    whole = {**given, "H": H, "S": T, "W": 2 * T - 1 if both else T}
+    tiny = tiny_sizes(whole, chunk, ("G",))
+    assert tiny.keys() == whole.keys()
+    assert (tiny["N"], tiny["P"], tiny["S"]) == (whole["N"], whole["P"], tiny["T"])
+    assert tiny["W"] == (2 * tiny["T"] - 1 if both or T == 1 else tiny["T"])
+    assert tiny["H"] % tiny["G"] == 0
+    assert tiny["T"] == T or tiny["T"] >= 2 * chunk
+    assert tiny["T"] % chunk == T % chunk
+    for a in ("B", "H", "T"):
+        assert tiny[a] <= max(whole[a], 32)
+        assert (tiny[a] == 1, tiny[a] % 16 == 0) == (whole[a] == 1, whole[a] % 16 == 0) or a == "H"
+    same = (whole["G"] == 1, whole["G"] == H)
+    assert (tiny["G"] == 1, tiny["G"] == tiny["H"]) == same
+
+
+def test_what_was_right_is_not_run_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher, check = first_use("retnet")
+    runs: list[str] = []
+    monkeypatch.setattr(FirstUse, "judge", lambda self, made, r, _: runs.append(r.program.name))
+    for _ in range(2):  # the same program on this machine, by these versions
+        check(launcher, launcher.runnable)
+    assert runs == ["forward"]
+    check(launcher, launcher.backward_program())
+    assert runs == ["forward", "backward"]
+    assert self_check.RESULTS.count() == 2
+    monkeypatch.setattr(self_check, "versions", lambda: {"triton": "another"})
+    check(launcher, launcher.runnable)
+    assert runs == ["forward", "backward", "forward"]
+
+
+def test_it_can_be_turned_off(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher, check = first_use("retnet")
+    monkeypatch.setenv("SMAC_SELF_CHECK", "0")
+    monkeypatch.setattr(FirstUse, "judge", lambda *_: pytest.fail("checked"))
+    check(launcher, launcher.runnable)
+    assert self_check.RESULTS.count() == 0, "what was not checked is not known to be right"
+
+
+def test_nothing_is_checked_while_a_graph_is_captured(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, check = first_use("retnet")
+    monkeypatch.setattr(self_check, "capturing", lambda: True)
+    monkeypatch.setattr(FirstUse, "judge", lambda *_: pytest.fail("checked"))
+    check(launcher, launcher.runnable)
+
+
+def test_the_backward_is_checked_when_it_is_first_made(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, _ = first_use("retnet")
+    runs: list[str] = []
+    launcher.before_use(lambda made, r: runs.append(r.program.name))
+    assert runs == ["forward"]
+    launcher.backward_program()
+    launcher.backward_program()
+    assert runs == ["forward", "backward"]
+
+
+def test_an_op_on_the_cpu_checks_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FirstUse, "__call__", lambda *_: pytest.fail("checked"))
+    smac.compile("retnet")(*torch.randn(3, 1, 40, 2, 8), torch.full((2,), 0.9))
+
+
+def test_a_mismatch_is_loud_and_leaves_a_file_that_shows_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, check = first_use("retnet", order="linear")
+    monkeypatch.setattr(self_check, "versions", lambda: {"torch": "2.11.0", "triton": "3.6.0"})
+    monkeypatch.setattr(self_check, "device_name", lambda _: "NVIDIA H100")
+    right = codegen.emit
+
+    def wrong(programs: Any, target: str, precision: str = "ieee") -> Any:
+        """The forward of the linear order comes out half too large."""
+        source = right(programs, target, precision)
+        first = programs[0] if isinstance(programs, tuple) else programs
+        if first.name == "forward" and any(getattr(s, "kind", "") == "chunked"
+                                           for s in first.steps):  # fmt: skip
+            text = source.text.replace("    return (out_y,)", "    return (1.5 * out_y,)", 1)
+            assert text != source.text
+            return replace(source, text=text)
+        return source
+
+    monkeypatch.setattr(codegen, "emit", wrong)
+    with pytest.raises(smac.CodegenError) as e:
+        check(launcher, launcher.runnable)
+    (path,) = (cache / "mismatch").iterdir()
+    assert path.name == f"retnet_forward_{launcher.runnable.source.digest[:12]}.py"
+    assert str(e.value) == (
+        "retnet: the kernels of its forward are wrong on NVIDIA H100 (torch 2.11.0, triton 3.6.0): "
+        "y is off by 5.0e-01 (rms, relative), more than 1e-03, on random input at B=1 T=40 H=2 N=8 "
+        f"P=4. This is a bug of the compiler or of SMAC: please report it with {path}, which shows "
+        "it. Until then compile with target='torch' or another order; SMAC_SELF_CHECK=0 runs the "
+        "kernels as they are")  # fmt: skip
+    assert self_check.RESULTS.count() == 0
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"^output 0 +rms error 5.0e-01 of its size  WRONG$", done.stdout, re.M)
+    assert done.stdout.count("WRONG") == 1
+    text = path.read_text()
+    assert "import smac" not in text
+    path.write_text(text.replace("return (1.5 * out_y,)", "return (out_y,)"))
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_file_draws_what_the_check_drew(cache: Path) -> None:
+    from smac.runtime.job import Job, case
+    from smac.runtime.mismatch import reproducer
+
+    launcher, check = first_use("ssd")
+    job = Job(str(check.spec), {}, {"B": 2, "T": 40, "H": 2, "G": 1, "N": 8, "P": 4},
+              dict.fromkeys(check.given, "bfloat16"), "cpu")  # fmt: skip
+    made = case(job)
+    text = reproducer(made, check._plain_plans(launcher, made), "found.", 0.1)
+    found: dict[str, Any] = {"__name__": "file"}
+    exec(compile(text, "file", "exec"), found)
+    drawn = [x for x in made.values if x is not None]
+    assert len(drawn) == 5
+    assert all(torch.equal(a, b) for a, b in zip(found["drawn"](), drawn, strict=True))

@@ -107,8 +107,18 @@ def test_time_backwards_is_walked_in_chunks() -> None:
     assert make(spec, **at, device="cpu", order="chunked").order == "chunked"
     assert make(spec, **at, device="h100").order == "chunked"
     assert make(spec, **at, device="h100", order="linear").order == "linear"
-    with pytest.raises(PlanError, match=r"reads tokens from the end of T \(reverse\), not on targ"):
+    with pytest.raises(PlanError) as e:
         make(spec, **at, device="h100", target="triton", order="quadratic")
+    assert "reads tokens from the end of T (reverse), not on target" in str(e.value)
+
+
+def test_the_fourier_matrix_is_for_torch() -> None:
+    fourier = "fourier('cos')"
+    text = str(load("linear_attention")).replace('L = "causal()"', f'L = "{fourier}"')
+    at: dict[str, Any] = {"dtype": "float32", "sizes": {}, "order": "linear"}
+    assert make(load(text), **at, device="cpu").chosen.schedule == "fft"
+    with pytest.raises(PlanError, match="the Fourier transform is not on target triton so far"):
+        make(load(text), **at, device="h100", target="triton")
 
 
 @pytest.mark.parametrize(("L", "target", "T", "dtype", "why"), [
@@ -203,7 +213,8 @@ def test_what_triton_lacks_is_listed_and_said() -> None:
     per_channel = str(load("rwkv6"))
     for mask, why in (
         ("strict(semiseparable(w)) + diagonal(u)", r"takes no factors of rows or columns beside a "
-         r"diagonal under a mask per N on target triton, found 'exp\(w\)'; use order='linear'"),
+         r"diagonal under a mask per N on target triton, found 'where\(w > -256, exp\(w\), 0\)'; "
+         "use order='linear'"),
         ("strict(transpose(semiseparable(w))) + diagonal(u)", "takes no mask per N that is nonzero "
          "above the diagonal on target triton; use order='linear'"),
     ):  # fmt: skip

@@ -83,6 +83,11 @@ class SweepContext(KernelContext):
         self.epilogue = self._epilogue()
         self.final = self.finals()
 
+    @property
+    def rests(self) -> bool:
+        """Whether what rounding leaves out of a chunk's decay is added where states are carried."""
+        return not self.packed
+
     def _products(self, lanes: list[str], batch: str, heads: str) -> None:
         """The letters of every product, given those of the lanes' decays and factors."""
         union = self.letters.union

@@ -57,7 +57,7 @@ class SweepGradContext(SweepContext):
         wide_b = self._times(lane.write, "b", i, self.wide_v)
         lines = [
             f"dQ = dQ + torch.einsum({contract(self.wide_dy, self.state, self.q)}, dYp, Sin{i})",
-            f"Vr = {view('V', self.v, self.wide_v)}{wide_r}{wide_b}  # {self.wide_v}",
+            f"Vr = {view('V', self.v, self.wide_v, True)}{wide_r}{wide_b}  # {self.wide_v}",
             f"dK = dK + torch.einsum({contract(self.wide_v, self.state, self.k)}, Vr, G)",
             f"dVl = torch.einsum({contract(self.k, self.state, y)}, K, G){r}  # {y}",
             f"dV = dV + {reduce(f'(dVl{b})' if b else 'dVl', y, self.v)}",
@@ -88,7 +88,7 @@ class SweepGradContext(SweepContext):
             f"dQ = dQ + {reduce(f'(dQl{c})' if c else 'dQl', kept, self.q)}",
             f"dK = dK + {reduce(f'(dKl{b})' if b else 'dKl', kept, self.k)}",
             f"dV = dV + torch.einsum({contract(self.wide_k, self.state, self.v)}, "
-            f"{view('K', self.k, self.wide_k)} * {wide_r}{wide_b}, G)",
+            f"{view('K', self.k, self.wide_k, True)} * {wide_r}{wide_b}, G)",
         ]
         if g is None:
             return lines

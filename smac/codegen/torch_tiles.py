@@ -14,7 +14,7 @@ from smac.codegen.torch_kernel import KernelContext
 from smac.codegen.torch_names import Shapes
 from smac.expr import At, Between, Call, Expr, Pos, Size, names, walk
 from smac.ir import Gather, Kernel, Program
-from smac.masks.band import form
+from smac.masks.band import empty, form
 from smac.masks.base import Support
 
 POSITIONS = frozenset({"T", "S", "W"})
@@ -139,6 +139,8 @@ class TilesContext(KernelContext):
     @property
     def columns(self) -> str:
         """Code for (first, last) columns that meet rows t0 … t1."""
+        if empty(self.support):
+            return "0, 0"
         hi, lo = self.support.hi, self.support.lo
         first = "0" if hi is None else f"min(max(0, t0 - {hi}), n_T)"
         last = "n_T" if lo is None else f"min(n_T, max(t1 - {lo}, 0))"
@@ -336,6 +338,11 @@ def _inside(text: str, axis: str) -> str:
 
 class FftContext(TilesContext):
     """What templates/torch/fft*.py.jinja read beside: the lag symbol `base`, taken whole."""
+
+    @property
+    def part(self) -> str:
+        """ "cos" or "sin" where L is that part of the Fourier matrix, "" where it has a symbol."""
+        return self.ir.entry.fn if isinstance(self.ir.entry, Call) else ""
 
     @property
     def base(self) -> str:

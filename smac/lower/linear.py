@@ -1,4 +1,5 @@
-"""The linear order: Q·(L·(K ⊗ V)), as a recurrence over tokens or, for lag symbols, by FFT.
+"""The linear order: Q·(L·(K ⊗ V)), as a recurrence over tokens or by FFT: for lag
+symbols, and for the Fourier matrix itself.
 
 A recurrence is the chunked order at chunk 1; targets with a kernel of its own for that say so by
 the schedule "tokens".
@@ -18,10 +19,14 @@ from smac.plan.types import Candidate
 
 
 def linear(p: Parts, chosen: Candidate) -> Order:
-    """By generators where the mask has them, else by its symbol."""
+    """By generators where the mask has them, else by its symbol, or as the transform it is."""
     if p.lanes:
         kind = "recurrent" if chosen.schedule == "tokens" else "chunked"
         return chunked(p, chosen, kind)
+    if p.mask.dft() is not None:
+        walk, entry, support = Walk(chosen.chunk, chosen.segment), p.entry, p.mask.support()
+        return Order(p, "fft", walk, (), stateful=False,
+                     finish=lambda k: replace(k, entry=entry, support=support))  # fmt: skip
     return _convolution(p, chosen)
 
 

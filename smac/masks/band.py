@@ -9,10 +9,10 @@ Non-goals: no solving of general inequalities, no per-block patterns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from smac.expr import At, Call, Expr, Num, Pos, Size, call, transform
+from smac.expr import At, Call, Expr, Num, Pos, Size, call, children, transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,27 @@ def band(e: Expr) -> Support:
             return _true(e)
         case _:
             return FULL
+
+
+def reads(e: Expr, where: Support = FULL) -> Iterator[tuple[At, Support]]:
+    """Each `At` of an entry with the lags at which the conditions around it let it be read."""
+    match e:
+        case At():
+            yield e, where
+        case Call("where", (cond, a, b)):
+            yield from reads(cond, where)
+            yield from reads(a, meet(where, _true(cond)))
+            yield from reads(b, meet(where, _false(cond)))
+        case _:
+            for c in children(e):
+                yield from reads(c, where)
+
+
+def highest(f: Form, where: Support, T: int) -> int:
+    """The largest value of a form of t − s on the lags of `where`, positions below T."""
+    lo = -T + 1 if where.lo is None else max(where.lo, -T + 1)
+    hi = T - 1 if where.hi is None else min(where.hi, T - 1)
+    return max(f.t * lo, f.t * hi) + f.const + sum(c * T for _, c in f.sizes)
 
 
 _OPPOSITE = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}

@@ -137,6 +137,10 @@ class Mask(ABC):
         middle (bidirectional). WRAPS for h[(t − s) mod T]."""
         return None
 
+    def dft(self) -> str | None:
+        """ "cos" or "sin" when L is that part of the Fourier matrix, cos or sin of 2πts/T."""
+        return None
+
     def parameters(self) -> tuple[Expr, ...]:
         """The expressions that L depends on, for axes and gradients."""
         from smac.masks.adjoint import parameters
@@ -161,7 +165,7 @@ class Mask(ABC):
         generators = self.generators()
         if generators is not None:
             known.append(T * generators.rank)
-        if self.symbol() is not None:
+        if self.symbol() is not None or self.dft() is not None:
             known.append(_FFT_COST * T * max(1, (2 * T - 1).bit_length()))
         return min(known)
 

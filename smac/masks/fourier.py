@@ -24,5 +24,8 @@ class Fourier(Mask):
         turn = call("div", call("mod", call("mul", T_POS, S_POS), Size("T")), Size("T"))
         return call(self.kind, call("mul", Num(2 * math.pi), turn))
 
+    def dft(self) -> str:
+        return self.kind
+
     def transpose(self) -> Mask:
         return self

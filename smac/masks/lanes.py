@@ -17,6 +17,8 @@ from smac.masks.make import add, keep, mul
 Lanes = tuple[Lane, ...]
 #: The log decay of a lane that keeps nothing from one token to the next.
 FORGETS = Num(float("-inf"))
+#: Log decays at or below this cut, with gradient 0.
+RESET = -256
 
 
 def forgets(lane: Lane) -> bool:
@@ -46,8 +48,12 @@ def _late(x: Lane) -> Lanes:
 
 
 def own_decay(x: Lane) -> Expr:
-    """What the lane's state is multiplied by at a token: its decay, 0 where it resets."""
-    decay: Expr = ONE if x.log_decay == ZERO else call("exp", x.log_decay)
+    """What the lane's state is multiplied by at a token: its decay, 0 where it resets.
+
+    Resets by the decay itself are told apart from it, so that their gradient is 0, not 0 · inf."""
+    decay: Expr = ONE
+    if x.log_decay != ZERO:
+        decay = keep(call("gt", x.log_decay, Num(RESET)), call("exp", x.log_decay))
     return decay if x.reset is None else keep(call("eq", x.reset, ZERO), decay)
 
 

@@ -264,8 +264,10 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
 def _no_fft(x: Shape, r: Request) -> str | None:
     """Why the FFT cannot run, or None."""
     missing = r.mask.missing("symbol")
-    if missing is not None:
+    if missing is not None and r.mask.dft() is None:
         return "FFT needs a symbol: " + missing.replace("has no symbol", "has none")
+    if missing is not None and r.target == "triton":
+        return "the Fourier transform is not on target triton so far; use target='torch'"
     if r.packed:
         return "FFT convolves along all of T and keeps no packed sequences apart"
     return "keeps no state between calls" if r.state else None

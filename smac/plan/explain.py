@@ -71,6 +71,8 @@ def _mask(plan: Plan, x: Shape) -> str:
     laws.append("lower triangular" if x.support.lower else "not lower triangular")
     if x.symbol:
         laws.append("a symbol")
+    if x.dft:
+        laws.append("the Fourier transform")
     if x.channel:
         laws.append(f"one per {x.channel}")
     return f"{plan.mask_text}: {', '.join(laws)}"

@@ -41,6 +41,7 @@ class Shape:
     sides: int
     support: Support
     symbol: bool
+    dft: bool
     channel: str | None
     nodes: int
     matvec: int
@@ -92,7 +93,8 @@ def shape_of(request: Request) -> Shape:
         rank=None if generators is None else generators.rank, support=mask.support(),
         states=sum(map(len, sides)), sides=max(len(sides), 1),
         above=generators is not None and bool(generators.above),
-        symbol=mask.symbol() is not None, channel=c.channel, nodes=_nodes(mask),
+        symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
+        nodes=_nodes(mask),
         matvec=mask.matvec_cost(T), again=needs_y(spec), item=item, acc=max(item, 4),
         given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),
     )  # fmt: skip

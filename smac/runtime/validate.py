@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from smac.errors import LaunchError
-from smac.expr import SCAN_FUNCTIONS, At, Call, Expr, Name, names, walk
-from smac.masks.band import form
+from smac.expr import SCAN_FUNCTIONS, Call, Expr, Name, names, walk
+from smac.masks.band import FULL, empty, form, highest, reads
 from smac.signatures import SIGNATURES
 from smac.spec import Input, MaskTerm, Spec
 
@@ -195,12 +195,13 @@ def check_lags(op: str, entry: Expr, spec: Spec, sizes: Mapping[str, int]) -> No
     T, W = sizes["T"], sizes.get("W")
     if W is None or T == 0:
         return
-    for node in walk(entry):
-        if not isinstance(node, At) or len(node.index) != 1 or not names(node.base) & carriers:
+    for node, where in reads(entry):
+        if len(node.index) != 1 or not names(node.base) & carriers or empty(where):
             continue
         name = min(names(node.base) & carriers)
-        found = form(node.index[0])
-        if found is not None and (found.sizes, found.const) == ((("T", 1),), -1):
+        f = form(node.index[0])
+        by_lag = f is not None and f.t == -f.s and {a for a, _ in f.sizes} <= {"T"}
+        if by_lag and f is not None and where == FULL and highest(f, where, T) == 2 * T - 2:
             raise_unless(W == 2 * T - 1, f"{op}: {name}: expected W = 2T − 1 = {2 * T - 1} "
                          f"(lags −(T−1) … T−1), got {W}")  # fmt: skip
         else:

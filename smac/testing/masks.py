@@ -3,7 +3,8 @@
     errors = law_errors(mask, T=7, values={"a": torch.tensor([...]).double()})
     assert max(errors.values()) < 1e-10
 
-`entry` is the truth; `support`, `generators`, `symbol`, `transpose` and `adjoint` are held to it.
+`entry` is the truth; `support`, `generators`, `symbol`, `dft`, `transpose` and `adjoint` are held
+to it.
 
 Non-goals: which laws a mask ought to have, compiled ops (`smac.check` tests those).
 """
@@ -39,6 +40,9 @@ def law_errors(mask: Mask, T: int, values: Mapping[str, Tensor]) -> dict[str, fl
         found["lanes"] = distance(_from_lanes(lanes, T, values), dense.tril())
     if symbol is not None:
         found["symbol"] = distance(_from_symbol(*symbol, T, values), dense)
+    if (part := mask.dft()) is not None:
+        whole = torch.fft.fft(torch.eye(T, dtype=torch.double)) if T else dense
+        found["dft"] = distance(whole.real if part == "cos" else -whole.imag, dense) if T else 0.0
     if mask.missing("adjoint") is None:
         found["adjoint"] = _adjoint_error(mask, T, values)
     return found

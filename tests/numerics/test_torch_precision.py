@@ -34,6 +34,21 @@ def test_float32_errs_as_little_at_every_length(T: int) -> None:
     assert ((y - exact).square().mean() / exact.square().mean()).sqrt() <= 1e-6
 
 
+@pytest.mark.parametrize(("order", "most"), [("linear", 1.3e-6), ("chunked", 5e-7)])
+def test_a_decay_that_is_the_same_in_every_chunk_is_not_off_to_one_side(
+    order: str, most: float
+) -> None:
+    """Token by token the sum itself is rounded at each: √T times an ulp is left (1.1e-6 here)."""
+    op = smac.compile("retnet", target="torch", order=order)
+    sizes = {"B": 1, "H": 4, "N": 4, "P": 4}
+    inputs = {n: x.float() for n, x in draw(op.spec, T=8192, grad=False, **sizes).items()}
+    inputs["gamma"] = 1 - 2.0 ** -torch.tensor([6.3, 9.1, 11.2, 12.8])
+    exact, _ = recurrence(op.spec, {n: x.double() for n, x in inputs.items()})
+    assert isinstance(exact, Tensor)
+    error = (op(**inputs) - exact).square().mean((0, 1, 3)) / exact.square().mean((0, 1, 3))
+    assert error.sqrt().max() <= most
+
+
 class Peak(TorchDispatchMode):
     """Bytes of storages made inside and alive at once, at most; `known` ones do not count."""
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks import compiled
 from benchmarks.cases import CHUNKS, DEFAULT_CHUNK, MODES, Shape, case, side
 from benchmarks.memory import peak_bytes
 
@@ -167,6 +168,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="timed runs a cell (default 7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--compiled", action="store_true",
+                        help="torch.compile on top, too (compiling takes minutes)")  # fmt: skip
     options = parser.parse_args(argv)
     rows: list[Row] = []
     grown: dict[str, float] = {}
@@ -186,9 +189,13 @@ def main(argv: list[str] | None = None) -> int:
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     print(table(rows, grown, fresh))
+    extra = compiled.measure(SHAPES[-1], options.repeats) if options.compiled else None
+    if extra is not None:
+        print(extra)
     if options.json:
         figures = {"machine": about, "rows": [asdict(r) for r in rows], "growth": grown,
-                   "growth_with_fresh_pages": fresh}  # fmt: skip
+                   "growth_with_fresh_pages": fresh,
+                   "compiled": None if extra is None else asdict(extra)}  # fmt: skip
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import cpu, crossover, planner, regret
+from benchmarks import compiled, cpu, crossover, planner, regret
 from benchmarks.cases import MODES, Shape, case, side
 from benchmarks.memory import peak_bytes
 
@@ -75,6 +76,17 @@ def test_memory_of_a_child_counts_what_it_makes() -> None:
 def test_a_failing_child_says_why() -> None:
     with pytest.raises(RuntimeError, match="invalid literal"):
         peak_bytes("chunk x", "forward", SMALL)
+
+
+def test_the_generated_forward_can_be_compiled_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo takes the printed function (Inductor takes minutes, so that is left out here)."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, dynamic: real(f, backend="eager",
+                                                                  dynamic=dynamic))  # fmt: skip
+    found = compiled.measure(SMALL, 1)
+    assert found.difference < 1e-6
+    assert str(found).startswith(f"{SMALL!s:22}torch.compile on the generated forward: ")
+    assert len(str(found)) <= 110
 
 
 def test_the_planner_benchmark_runs(

@@ -50,7 +50,10 @@ def compile(spec: str | Path | Spec, *, target: str = "auto", order: str = "auto
 
 
 class Op:
-    """A compiled structured masked attention: differentiable, thread-safe, picklable."""
+    """A compiled structured masked attention: differentiable, thread-safe, picklable.
+
+    Calls go into a CUDA graph once one of the same kind was made outside, and into torch.compile
+    as one custom op (library.py)."""
 
     def __init__(self, spec: Spec, options: Options) -> None:
         self.spec, self.options = spec, options

@@ -41,6 +41,7 @@ CASES = (
     Case("retnet", "chunked", True), Case("ssd", "chunked", True),
     Case("linear_attention", "chunked", True), Case("multiscale", "chunked", True),
     Case("retnet", "chunks", True), Case("packed_ssd", "chunks", True),
+    Case("ssd", "segmented", True), Case("hydra", "chunked"), Case("mamba3", "chunks", True),
     Case("gla", "chunked", True), Case("per_value", "chunked", True),
     Case("grouped_gla", "chunked"),
     Case("ssd", "quadratic"), Case("toeplitz", "quadratic"), Case("packed_ssd", "quadratic"),

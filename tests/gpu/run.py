@@ -20,6 +20,7 @@ import json
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,7 @@ def refusal(spec: str, order: str, dtype: str) -> str | None:
     return None
 
 
+@cache
 def refused() -> dict[tuple[str, str, str], str]:
     """(spec, order, dtype) of all that there might be, and why the planner takes none of it."""
     return {(s, o, d): why for s in {**ORDERS, **MORE} for o in WAYS for d in DTYPES

@@ -29,7 +29,8 @@ from planting import CASES, results  # noqa: E402
 
 WANTED = (
     "ssd chunked", "linear_attention chunked", "retnet chunks", "gla chunked", "per_value chunked",
-    "ssd quadratic", "toeplitz quadratic", "retnet linear", "ssd chunked packed sweep",
+    "ssd segmented", "hydra chunked", "ssd quadratic",
+    "toeplitz quadratic", "retnet linear", "ssd chunked packed sweep",
     "ssd chunked packed chunks", "gla chunked packed sweep", "toeplitz quadratic packed auto",
 )  # fmt: skip
 SANITIZED = {str(c): c for c in CASES if str(c) in WANTED}

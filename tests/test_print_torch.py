@@ -43,7 +43,7 @@ def printed(e: Expr) -> tuple[Tensor | float, tuple[str, ...] | None, str]:
     scope.define("index_T", "index_T", ("T",))
     scope.count(e)
     code = scope.code(e)
-    none = Helpers(packed=False, channel=False, tiles=False, math=False)
+    none = Helpers(packed=False, channel=False, tiles=False, math=False, moves=False)
     helpers = render("torch/helpers.py.jinja", helpers=none)
     lines = [f"n_{a} = {n}" for a, n in LENGTHS.items()]
     lines += ["acc, device = torch.float64, None", "index_T = torch.arange(n_T, dtype=acc)"]

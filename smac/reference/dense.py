@@ -101,6 +101,16 @@ def _semiseparable(scope: Scope, log_decay: Arg) -> Value:
     return Value((*rest, "T", "S"), entry)
 
 
+def _cumulative(scope: Scope, g: Arg) -> Value:
+    """exp(g[t] − g[s]), the difference set to 0 above the diagonal first: exp would overflow."""
+    value = scalar(g, scope)
+    rest = tuple(a for a in value.axes if a != "T")
+    data = value.to((*rest, "T"))
+    below, zero = _lags(scope) >= 0, torch.zeros((), dtype=data.dtype, device=data.device)
+    rise = torch.where(below, data.unsqueeze(-1) - data.unsqueeze(-2), zero)
+    return Value((*rest, "T", "S"), torch.where(below, rise.exp(), zero))
+
+
 def _toeplitz(scope: Scope, h: Arg, bidirectional: Arg = False) -> Value:
     lags, T = _lags(scope), scope.sizes["T"]
     value = scalar(h, scope)
@@ -208,7 +218,7 @@ _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
     "transpose": _transpose, "shift": _shift, "reverse": _reverse, "prefix": _prefix,
-    "circulant": _circulant, "level": _level, "kron": _kron,
+    "circulant": _circulant, "cumulative": _cumulative, "level": _level, "kron": _kron,
     "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),

@@ -193,3 +193,29 @@ def test_ids_of_formulas_are_no_lets() -> None:
     let = {"twice": "2 * x"}
     with pytest.raises(smac.SpecError, match=r"runs\(twice\): expected the name of an input of"):
         smac.Spec("lets", {**HEADS, "x": "B T"}, contraction, {"out": "Y"}, let=let)
+
+
+SIGN = "where(gamma < 0, 1 - 2 * (index(T) % 2), 1)"
+
+
+@pytest.mark.parametrize("order", ALL)
+def test_a_decay_below_0_is_nan_and_its_signs_are_rows_and_columns(order: str) -> None:
+    """As `masks/decay.py` says: never another number; alternating signs are written beside it."""
+    made = {}
+    for L in ("decay(gamma)", f"row({SIGN}) * col({SIGN}) * decay(abs(gamma))"):
+        contraction = {"equation": "TN,SN,SP,TS->TP", "Q": "q", "K": "k", "V": "v", "L": L}
+        s = smac.Spec("negative", {**HEADS, "gamma": "H"}, contraction, {"out": "Y"})
+        given = inputs(s, 21, False)
+        given["gamma"] = torch.tensor([-0.7, 0.5, -0.2], dtype=torch.float64)
+        op = smac.compile(s, order=order, target="torch")
+        made[L] = (op(**given), op.reference(**given))
+    for y in made["decay(gamma)"]:
+        assert y[:, :, [0, 2]].isnan().all()
+        assert y[:, :, 1].isfinite().all()
+    t = torch.arange(21)
+    power = given["gamma"] ** (t[:, None] - t).clamp(min=0)[..., None]
+    power = power * (t[:, None] >= t)[..., None]
+    want = torch.einsum("bthn,bshn,bshp,tsh->bthp", *(given[n] for n in "qkv"), power)
+    y, reference = made[L]
+    assert torch.allclose(y, want, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(reference, want, rtol=1e-10, atol=1e-10)

@@ -77,11 +77,18 @@ def _causal(scope: Scope) -> Value:
 
 
 def _decay(scope: Scope, gamma: Arg) -> Value:
-    """γ**n for n = t − s ≥ 0; its slope at γ = 0 is that of the power, not of the logarithm."""
+    """γ**n for n = t − s ≥ 0; its slope at γ = 0 is that of the power, not of the logarithm.
+
+    NaN for γ < 0, which a decay does not have.
+    """
     lags = _lags(scope)
     base = scalar(gamma, scope)
     n = Value(("T", "S"), lags.clamp(min=0).to(scope.dtype))
-    power = pointwise(torch.pow, Value(base.axes, base.data.to(scope.dtype)), n)
+
+    def raised(g: Tensor, n: Tensor) -> Tensor:
+        return torch.where(g < 0, torch.full_like(g, math.nan), torch.pow(g, n))
+
+    power = pointwise(raised, Value(base.axes, base.data.to(scope.dtype)), n)
     return mul(power, _where(lags >= 0, scope))
 
 

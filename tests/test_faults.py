@@ -57,7 +57,7 @@ FAULTS = (
           "return out if whole == length else [*out, (whole, length, length - whole)]",
           "return out", "retnet", "chunked"),
     Fault("adjoint states run forward", "torch/lanes.jinja",
-          '{{ k.chunk_dim }}{{ ", reverse=True" if reverse }})', "{{ k.chunk_dim }})",
+          '{{ k.chunk_dim }}{{ ", reverse=True" if reverse }}{{', "{{ k.chunk_dim }}{{",
           "ssd", "chunked"),
     Fault("a decay's gradient misses its own path", "torch/helpers.py.jinja",
           ".tril()[1:, 1:]", ".tril()[1:, :-1]", "ssd", "chunked"),

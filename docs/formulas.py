@@ -35,6 +35,9 @@ FORMULAS: dict[str, tuple[int | str, tuple[str, ...]]] = {
         "(t >= s) * exp(A * sum(dt[k], k, s + 1, t))",
         "(t >= s) * x[t] * prod(a[k], k, s + 1, t) * y[s]",
         "(t >= s) * prod(a[k], k, s, t) * x[t]",
+        "where(t >= s, exp(g[t] - g[s]), 0)",
+        "(t >= s) * exp(g[t]) * exp(-g[s])",
+        "(t >= s) * y[s] * exp(A * dt[t] + g[t]) / exp(g[s] + dt[s] * A)",
     )),
     "Toeplitz": ("Toeplitz, no finite rank", (
         "where(t >= s, h[t - s], 0)",

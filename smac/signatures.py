@@ -65,6 +65,9 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
         Param("h", allows=("W",), carries=("W",), hint='declare h over the lag axis, "H W" or "W"'),
     ),
     "level": (Param("l", allows=(), form="static"),),
+    "cumulative": (
+        Param("g", carries=("T",), hint="use decay(exp(g)) for one rate at all tokens"),
+    ),
     "kron": (_A, Param("B", "mask"), Param("width", allows=(), form="static")),
     "wave": (Param("omega", allows=()), Param("phase", allows=(), default=Num(0))),
     "prefix": (Param("p", allows=()),),
@@ -77,7 +80,9 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
     "reverse": (_A,),
 }  # fmt: skip
 #: Masks that came after version 1 of the format: inputs may have their names.
-LATER = frozenset({"circulant", "kron", "lag", "level", "ones", "prefix", "reverse", "wave"})
+LATER = frozenset(
+    {"circulant", "cumulative", "kron", "lag", "level", "ones", "prefix", "reverse", "wave"}
+)
 #: Names of the format itself; signatures added later do not become reserved words.
 BUILTIN = frozenset(SIGNATURES) - LATER
 #: The factor of `w * A`, checked like a parameter.

@@ -12,6 +12,7 @@ import torch
 from drawn import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from under import under
 
 import smac
 from docs import approximations
@@ -30,19 +31,6 @@ from smac.syntax import mask
 from smac.testing.check import check, run_here
 
 POWER, GAUSS = "(1 + t - s) ** -0.5", "exp(-((t - s) / 64) ** 2)"
-HEAD = """
-smac = 1
-name = "lag"
-inputs = {{q = "B T H N", k = "B T H N", v = "B T H P"{more}}}
-output = {{y = "Y"}}
-sizes = {{T = 2048, H = 4, N = 16, P = 16}}
-[contraction]
-equation = "TN,SN,SP,TS->TP"
-Q = "q"
-K = "k"
-V = "v"
-L = '{mask}'
-"""
 
 
 def lag(h: str, options: str = "") -> str:
@@ -50,7 +38,7 @@ def lag(h: str, options: str = "") -> str:
 
 
 def spec(mask: str, more: str = "") -> smac.Spec:
-    return smac.load(HEAD.format(mask=mask, more=more))
+    return under(mask, more, name="lag", sizes="T = 2048, H = 4, N = 16, P = 16")
 
 
 def matrix(term: smac.spec.MaskTerm, T: int) -> torch.Tensor:  # type: ignore[name-defined]

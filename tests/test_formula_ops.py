@@ -29,6 +29,7 @@ CASES = {
     "packed": ("(t >= s) * (runs(ids)[t] == runs(ids)[s]) * prod(a[k], k, s + 1, t)",
                {"ids": "B T", "a": "B T H"}, ALL),
     "linear": ("where(t >= s, alpha + beta * (t - s), 0)", {"alpha": "H", "beta": "H"}, ALL),
+    "differences": ("where(t >= s, exp(g[t] - g[s]), 0)", {"g": "B T H"}, ALL),
     "dilated": ("(t >= s) * ((t - s) % 3 == 0) * x[t]", {"x": "B T H"}, ALL),
     "blocks": ("(t >= s) * (t // 4 == s // 4)", {}, ALL),
     "power": ("where(t >= s, (1 + t - s) ** (-p), 0)", {"p": "H"}, ("quadratic", "linear")),
@@ -100,7 +101,32 @@ def test_a_formula_decodes_as_the_mask_that_it_is() -> None:
             assert torch.allclose(out, y[:, t])
 
 
-@pytest.mark.parametrize("name", ["packed", "both", "power", "gamma"])
+def test_differences_never_take_an_exponential_alone() -> None:
+    """exp(g[t]) is 0 here and exp(-g[s]) infinite, from the third token on."""
+    formula, more, orders = CASES["differences"]
+    s = spec(formula, **more)
+    given = inputs(s, 21, False)
+    given["g"] = (given["g"].detach() - 250).cumsum(1).requires_grad_()
+    for order in orders:
+        y = smac.compile(s, order=order, target="torch")(**given)
+        assert torch.allclose(y, smac.compile(s).reference(**given), rtol=1e-10, atol=1e-10)
+        (grad,) = torch.autograd.grad(y.sum(), [given["g"]])
+        assert grad.isfinite().all()
+
+
+def test_differences_keep_no_state() -> None:
+    formula, more, _ = CASES["differences"]
+    s = spec(formula, **more)
+    op = smac.compile(s, target="torch")
+    with pytest.raises(smac.PlanError) as e:
+        op(**inputs(s, 9, False), return_state=True)
+    why = "its lanes read other tokens than the one that comes in"
+    assert f"mask 'cumulative(g)' has no state ({why})" in str(e.value)
+    with pytest.raises(smac.PlanError, match=why):
+        op.init_state(B=2, H=3, N=4, P=5, T=9, dtype="float64")
+
+
+@pytest.mark.parametrize("name", ["packed", "both", "power", "gamma", "differences"])
 def test_packed_sequences_are_those_of_the_formula_or_refused(name: str) -> None:
     formula, more, _ = CASES[name]
     s = spec(formula, **more)
@@ -167,3 +193,29 @@ def test_ids_of_formulas_are_no_lets() -> None:
     let = {"twice": "2 * x"}
     with pytest.raises(smac.SpecError, match=r"runs\(twice\): expected the name of an input of"):
         smac.Spec("lets", {**HEADS, "x": "B T"}, contraction, {"out": "Y"}, let=let)
+
+
+SIGN = "where(gamma < 0, 1 - 2 * (index(T) % 2), 1)"
+
+
+@pytest.mark.parametrize("order", ALL)
+def test_a_decay_below_0_is_nan_and_its_signs_are_rows_and_columns(order: str) -> None:
+    """As `masks/decay.py` says: never another number; alternating signs are written beside it."""
+    made = {}
+    for L in ("decay(gamma)", f"row({SIGN}) * col({SIGN}) * decay(abs(gamma))"):
+        contraction = {"equation": "TN,SN,SP,TS->TP", "Q": "q", "K": "k", "V": "v", "L": L}
+        s = smac.Spec("negative", {**HEADS, "gamma": "H"}, contraction, {"out": "Y"})
+        given = inputs(s, 21, False)
+        given["gamma"] = torch.tensor([-0.7, 0.5, -0.2], dtype=torch.float64)
+        op = smac.compile(s, order=order, target="torch")
+        made[L] = (op(**given), op.reference(**given))
+    for y in made["decay(gamma)"]:
+        assert y[:, :, [0, 2]].isnan().all()
+        assert y[:, :, 1].isfinite().all()
+    t = torch.arange(21)
+    power = given["gamma"] ** (t[:, None] - t).clamp(min=0)[..., None]
+    power = power * (t[:, None] >= t)[..., None]
+    want = torch.einsum("bthn,bshn,bshp,tsh->bthp", *(given[n] for n in "qkv"), power)
+    y, reference = made[L]
+    assert torch.allclose(y, want, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(reference, want, rtol=1e-10, atol=1e-10)

@@ -59,6 +59,7 @@ def mask_of(text: str) -> Mask:
 
 TEXTS = {
     "causal()": (0, None), "decay(g)": (0, None), "semiseparable(a)": (0, None),
+    "cumulative(a)": (0, None), "strict(cumulative(a)) * document(ids)": (1, None),
     "toeplitz(h)": (0, None), "toeplitz(h, bidirectional = true)": (None, None),
     "window(3)": (0, 2), "document(ids)": (None, None), 'fourier("cos")': (None, None),
     "dense(M)": (None, None), 'entry("where(s < t, 1, 0)")': (1, None), "diagonal(u)": (0, 0),
@@ -300,9 +301,9 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
         build(MaskTerm("decy", (Name("g"),)))
     assert str(e.value) == (
         "contraction.L: unknown mask 'decy'; expected one of approx, causal, circulant, col, "
-        "decay, dense, diagonal, document, entry, fourier, kron, lag, level, ones, prefix, "
-        "reverse, row, semiseparable, shift, strict, toeplitz, transpose, wave, window; did you "
-        "mean 'decay'?"
+        "cumulative, decay, dense, diagonal, document, entry, fourier, kron, lag, level, ones, "
+        "prefix, reverse, row, semiseparable, shift, strict, toeplitz, transpose, wave, window; "
+        "did you mean 'decay'?"
     )
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))

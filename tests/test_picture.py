@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from under import under
 
 import smac
 from smac.cli import main
@@ -21,23 +22,9 @@ from smac.picture.facts import CUT, FULL, STATE, ZERO, Facts, _tile
 from smac.picture.sample import sample
 from smac.picture.text import SHADES, render
 
-HEAD = """
-smac = 1
-name = "drawn"
-inputs = {{q = "B T H N", k = "B T H N", v = "B T H P"{more}}}
-output = {{y = "Y"}}
-sizes = {{T = 512, H = 2, N = 8, P = 8}}
-[contraction]
-equation = "TN,SN,SP,TS->TP"
-Q = "q"
-K = "k"
-V = "v"
-L = '{mask}'
-"""
-
 
 def spec(mask: str, more: str = "") -> smac.Spec:
-    return smac.load(HEAD.format(mask=mask, more=more))
+    return under(mask, more, name="drawn", sizes="T = 512, H = 2, N = 8, P = 8")
 
 
 def facts(mask: str, more: str = "", **options: object) -> Facts:

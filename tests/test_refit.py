@@ -8,30 +8,18 @@ import pytest
 import torch
 from drawn import draw, span, token
 from torch import Tensor
+from under import under
 
 import smac
 from smac.errors import LaunchError, PlanError
 
-HEAD = """
-smac = 1
-name = "lag"
-inputs = {{q = "B T H N", k = "B T H N", v = "B T H P"{more}}}
-output = {{y = "Y"}}
-sizes = {{T = 64, H = 4, N = 8, P = 8}}
-{extra}
-[contraction]
-equation = "TN,SN,SP,TS->TP"
-Q = "q"
-K = "k"
-V = "v"
-L = '{mask}'
-"""
 POWER = 'approx(entry("where(t >= s, (1 + t - s) ** -0.5, 0)"), tol = 1e-3)'
 BY_HEAD = ', h = "H W"'
 
 
 def spec(mask: str, more: str = "", extra: str = "") -> smac.Spec:
-    return smac.load(HEAD.format(mask=mask, more=more, extra=extra))
+    sizes = "T = 64, H = 4, N = 8, P = 8"
+    return under(mask, more, name="lag", sizes=sizes, extra=extra)
 
 
 def lags(W: int = 64, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -5,6 +5,7 @@ from smac.masks import (
     approx,
     causal,
     circulant,
+    cumulative,
     decay,
     dense,
     document,
@@ -25,6 +26,6 @@ from smac.masks.registry import build, register
 
 __all__ = [
     "Cotangent", "Generators", "Lane", "Mask", "Support", "algebra", "approx", "build", "causal",
-    "circulant", "decay", "dense", "document", "formula", "fourier", "kron", "lag", "level", "ones",
-    "prefix", "register", "semiseparable", "toeplitz", "wave", "window",
+    "circulant", "cumulative", "decay", "dense", "document", "formula", "fourier", "kron", "lag",
+    "level", "ones", "prefix", "register", "semiseparable", "toeplitz", "wave", "window",
 ]  # fmt: skip

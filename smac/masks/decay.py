@@ -17,7 +17,12 @@ TINY = Num(1e-30)
 @register("decay")
 @dataclass(frozen=True)
 class Decay(Mask):
-    """L[t,s] = gamma^(t−s) for t ≥ s; gamma ≥ 0 without a T axis, > 1 allowed."""
+    """L[t,s] = gamma^(t−s) for t ≥ s; gamma ≥ 0 without a T axis, > 1 allowed.
+
+    Decays stay in log space: a head whose gamma is below 0 is NaN throughout, in every order and
+    by the oracle, never another number. Signs that alternate are rows and columns beside a decay:
+    row(x) * col(x) * decay(abs(gamma)) with x = where(gamma < 0, 1 - 2 * (index(T) % 2), 1).
+    """
 
     gamma: Expr
 

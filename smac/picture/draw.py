@@ -110,7 +110,8 @@ def _tiles(f: Facts, ax: Axes) -> None:
 
 def _sigma(f: Facts, ax: Axes) -> None:
     first = f.sigma[0] if f.sigma and f.sigma[0] else 1.0
-    shown = [max(x / first, 1e-18) for x in f.sigma[:24]]
+    found = sum(x / first > NOTHING for x in f.sigma)
+    shown = [max(x / first, 1e-18) for x in f.sigma[: max(24, found + 4)]]
     colours = ["#2c6fad" if x > NOTHING else _FAINT for x in shown]
     ax.bar(range(1, len(shown) + 1), shown, bottom=1e-18, color=colours)
     ax.set_yscale("log")
@@ -135,7 +136,7 @@ def _times(f: Facts, ax: Axes) -> None:
     if f.beaten is not None:
         ax.axvline(f.beaten, color=_MARK, lw=1.5)
         ax.annotate(f" T = {f.beaten}", (f.beaten, ax.get_ylim()[0]), color=_MARK, fontsize=8,
-                    va="bottom")  # fmt: skip
+                    va="bottom", bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
     what = "backward" if r.backward else "forward"
     ax.set(title=f"predicted time of the {what}, {r.dtype} on {r.device}\n{crossover_line(f)}",
            xlabel="T", ylabel="seconds")  # fmt: skip

@@ -26,7 +26,7 @@ from smac.testing.cells import complete
 #: Kinds of values: (low, high) of a uniform draw; None is a normal one.
 _RANGES: dict[str, tuple[float, float] | None] = {
     "normal": None, "keeps": (0.82, 0.97), "fades": (-0.2, -0.02), "small": (0.02, 0.2),
-    "low": (-3.5, -2.0),
+    "low": (-3.5, -2.0), "halves": (0.5, 0.8),
 }  # fmt: skip
 #: Inputs whose kinds are searched; the rest stay normal.
 _MOST = 3

@@ -77,11 +77,18 @@ def _causal(scope: Scope) -> Value:
 
 
 def _decay(scope: Scope, gamma: Arg) -> Value:
-    """γ**n for n = t − s ≥ 0; its slope at γ = 0 is that of the power, not of the logarithm."""
+    """γ**n for n = t − s ≥ 0; its slope at γ = 0 is that of the power, not of the logarithm.
+
+    NaN for γ < 0, which a decay does not have.
+    """
     lags = _lags(scope)
     base = scalar(gamma, scope)
     n = Value(("T", "S"), lags.clamp(min=0).to(scope.dtype))
-    power = pointwise(torch.pow, Value(base.axes, base.data.to(scope.dtype)), n)
+
+    def raised(g: Tensor, n: Tensor) -> Tensor:
+        return torch.where(g < 0, torch.full_like(g, math.nan), torch.pow(g, n))
+
+    power = pointwise(raised, Value(base.axes, base.data.to(scope.dtype)), n)
     return mul(power, _where(lags >= 0, scope))
 
 
@@ -99,6 +106,16 @@ def _semiseparable(scope: Scope, log_decay: Arg) -> Value:
     alive = (_lags(scope) >= 0) & (cuts == 0)
     entry = torch.where(alive, torch.where(alive, total, zero).exp(), zero)
     return Value((*rest, "T", "S"), entry)
+
+
+def _cumulative(scope: Scope, g: Arg) -> Value:
+    """exp(g[t] − g[s]), the difference set to 0 above the diagonal first: exp would overflow."""
+    value = scalar(g, scope)
+    rest = tuple(a for a in value.axes if a != "T")
+    data = value.to((*rest, "T"))
+    below, zero = _lags(scope) >= 0, torch.zeros((), dtype=data.dtype, device=data.device)
+    rise = torch.where(below, data.unsqueeze(-1) - data.unsqueeze(-2), zero)
+    return Value((*rest, "T", "S"), torch.where(below, rise.exp(), zero))
 
 
 def _toeplitz(scope: Scope, h: Arg, bidirectional: Arg = False) -> Value:
@@ -208,7 +225,7 @@ _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
     "transpose": _transpose, "shift": _shift, "reverse": _reverse, "prefix": _prefix,
-    "circulant": _circulant, "level": _level, "kron": _kron,
+    "circulant": _circulant, "cumulative": _cumulative, "level": _level, "kron": _kron,
     "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),

@@ -132,6 +132,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         spec("col(c) * semiseparable(log_decay = a) "
              "+ shift(col(b) * semiseparable(log_decay = a), 's')",
              _DECAY + 'b = "B T H"\nc = "B T H"\n'), ("chunked", "quadratic")),
+    # Found to be cumulative(c): its lane reads the token before.
+    "differences": (spec("entry('where(t >= s, exp(c[t] - c[s]), 0)')", 'c = "B T H"\n'),
+                    ("quadratic", "chunked")),
     "factors": (
         spec("row(r) * col(c) * semiseparable(log_decay = a)",
              _DECAY + 'r = "B T H"\nc = "B T H"\n'), ("quadratic", "chunked", "linear")),

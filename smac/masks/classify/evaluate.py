@@ -14,7 +14,20 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from smac.expr import At, Between, Call, Expr, Given, Index, Name, Num, Pos, Size, walk
+from smac.expr import (
+    MOVE_FUNCTIONS,
+    At,
+    Between,
+    Call,
+    Expr,
+    Given,
+    Index,
+    Name,
+    Num,
+    Pos,
+    Size,
+    walk,
+)
 
 Tensor = float | int | list[float] | list[int] | list[list[float]]
 _RESET = -256.0
@@ -71,6 +84,10 @@ def value(e: Expr, p: Point) -> float:
             return sum(_starts(ids, k, p) for k in range(_place(p) + 1))
         case Call("starts", (ids,)):
             return _starts(ids, _place(p), p)
+        case Call(fn, (moved,)) if fn in MOVE_FUNCTIONS:
+            k, last = _place(p), p.T - 1
+            at = {"flip": last - k, "ahead": min(k + 1, last), "behind": max(k - 1, 0)}
+            return value(moved, p.along(at[fn]))
         case Call(fn, args):
             return _FUNCTIONS[fn](*(value(a, p) for a in args))
     raise ValueError(f"{e} has no value here")

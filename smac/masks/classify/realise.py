@@ -26,6 +26,7 @@ from smac.show import show
 from smac.terms import MaskTerm
 
 MAX_MASKS, MAX_PERIOD = 32, 16
+_ONES_ON_DIAGONAL = ("decay", "semiseparable", "cumulative", "document")
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Realiser:
             rank = self._extra(fn, argument, factors, rank)
         stepped, ring = terms.steps(weights)
         if stepped == terms.window(1):  # decays and documents are 1 on the diagonal
-            factors = [f for f in factors if f.fn not in ("decay", "semiseparable", "document")]
+            factors = [f for f in factors if f.fn not in _ONES_ON_DIAGONAL]
         if not factors:
             kernel = terms.ones() if self.full else stepped
         elif stepped == terms.CAUSAL:
@@ -261,6 +262,13 @@ class Realiser:
             case "document", ids:
                 self.lines.append(f"documents: runs of equal {show(ids)}; the state resets there")
                 factors.append(MaskTerm("document", (ids,)))
+                return rank
+            case "cumulative", g:
+                if self.full:
+                    raise Unknown("its two sides differ")
+                self.lines.append(f"1-semiseparable: log decay {show(g)} less its value one token "
+                                  "before; the two exponentials alone would overflow")  # fmt: skip
+                factors.append(MaskTerm("cumulative", (g,)))
                 return rank
             case "period", Num(int(d)):
                 if d > MAX_PERIOD:

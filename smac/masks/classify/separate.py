@@ -278,22 +278,26 @@ class Sorter:
                     raise Unknown(f"{text} mixes t and s", kind)
                 self._times("lag", lag)
         alone = {m: c for m, c in e.items() if len(mono_positions(m)) == 1}
-        self._telescopes(alone)
-        for m, c in alone.items():
+        for m, c in self._differences(alone).items():
             factor = poly.expression(poly.exponential({m: c}))
             self._one_sided(factor, 1, "t" in mono_positions(m))
 
-    def _telescopes(self, alone: Poly) -> None:
-        """exp(g[t] − g[s]) is a product of decays, and must not be exp(g[t]) · exp(−g[s])."""
+    def _differences(self, alone: Poly) -> Poly:
+        """What is left without g[t] − g[s]: a product of decays, not exp(g[t]) · exp(−g[s])."""
+        left, g = dict(alone), dict[Mono, Fraction]()
         for m, c in alone.items():
             other = self.free.poly(moved(poly.product(m), S_POS, T_POS))
-            if other and next(iter(other)) != m and alone.get(next(iter(other))) == -c:
-                g = poly.expression({m: abs(c)})
-                raise Unknown(
-                    f"exp of a difference of {show(g)} has rank 1, but exp({show(g)}) alone over"
-                    "flows: give the log decays themselves, a[t] = g[t] - g[t-1], and write "
-                    "exp(sum(a[k], k, s + 1, t))"
-                )
+            same = next(iter(other), m)
+            if "t" in mono_positions(m) and len(other) == 1 and alone.get(same) == -c * other[same]:
+                g[m] = c
+                del left[m], left[same]
+        if g:
+            rise = self._pointwise(poly.expression(g), T_POS)
+            if rise is None:
+                raise Unknown(f"exp of a difference of {show(poly.expression(g))}: it is read "
+                              "elsewhere than at t and s")  # fmt: skip
+            self.extra.append(("cumulative", rise))
+        return left
 
     def _sum(self, m: Mono, c: Fraction) -> None:
         """coefficient · Σ base between the positions."""

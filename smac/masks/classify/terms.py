@@ -105,7 +105,9 @@ def wrap(a: MaskTerm, row: Expr = ONE, col: Expr = ONE, c: Expr = ONE) -> MaskTe
 def lower(a: MaskTerm) -> bool:
     """Whether a mask is 0 above the diagonal, by its form."""
     match a:
-        case MaskTerm("causal" | "decay" | "semiseparable" | "diagonal" | "window", _):
+        case MaskTerm("causal" | "decay" | "semiseparable" | "cumulative", _):
+            return True
+        case MaskTerm("diagonal" | "window", _):
             return True
         case MaskTerm("toeplitz", (_, both)):
             return not both

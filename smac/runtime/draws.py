@@ -1,8 +1,9 @@
 """Tensors that suit a spec, drawn for trials and self-tests: finite outputs, decays that shrink.
 
-Values lie in ±(0.1, 0.9): below 0 where a log decay would grow otherwise, of any sign in V and, in a
-spec without normaliser (a sum of any signs is no divisor), in Q and K, above 0 elsewhere. What suits
-every spec is not known beforehand, so there are several ways to draw (`WAYS`), the first the best.
+Values lie in ±(0.1, 0.9): below 0 where a log decay would grow otherwise, of any sign in V and, in
+a spec without normaliser (a sum of any signs is no divisor), in Q and K, above 0 elsewhere. What
+suits every spec is not known beforehand, so there are several ways to draw (`WAYS`), the first the
+best.
 
 Non-goals: hard values and layouts (smac/testing/inputs.py).
 """

@@ -33,8 +33,8 @@ def tolerance(dtype: str, precision: str, gradients: bool) -> float:
 def worst(names: Sequence[str], got: Sequence[Tensor | None], exact: Sequence[Tensor | None],
           limit: float, losses: Mapping[str, float] | None = None,
           ) -> tuple[str, float] | None:  # fmt: skip
-    """The first tensor that is off by more than `limit` and than `SLACK` times what `losses` says of
-    any computation in these types (0 where it does not), and its error; None where all are right.
+    """The first tensor that is off by more than `limit`, and than `SLACK` times what `losses` says
+    of any computation in these types, and its error; None where all are right.
 
     Where the exact value is beyond the type of the result nothing is asked of it."""
     scales = [_rms(x.double()) for x in exact if x is not None and x.numel()]

@@ -1,7 +1,8 @@
 """Which axes an expression carries.
 
 Axes: the batch axes (B and those declared), T (sequence), S (= T, columns of a dense mask),
-W (lag), H (heads), groups of H, N (state), P (value). That is the canonical order.
+W (lag), H (heads), groups of H, N (state), P (value), and where one is declared the levels of T.
+That is the canonical order.
 
 Non-goals: sizes.
 """
@@ -31,11 +32,17 @@ class Scope:
     batch: tuple[str, ...]
     groups: tuple[str, ...]
     of_name: Mapping[str, frozenset[str]]
+    levels: tuple[str, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
         """Every axis that this spec knows, in canonical order."""
-        return (*self.batch, "T", "S", "W", "H", *self.groups, "N", "P")
+        return (*self.batch, "T", "S", "W", "H", *self.groups, "N", "P", *self.levels)
+
+    @property
+    def consumed(self) -> frozenset[str]:
+        """Axes that a mask has used up: those along the sequence, and its levels."""
+        return POSITIONS | set(self.levels)
 
     def of(self, e: Expr | MaskTerm) -> tuple[str, ...]:
         """Axes of `e` in canonical order; for a mask term, those beside its T and S.
@@ -61,10 +68,10 @@ class Scope:
             case Index(axis):
                 return frozenset({axis})
             case At(base, _) | Between(base, _, _):
-                return self.carried(base) - POSITIONS
+                return self.carried(base) - self.consumed
             case MaskTerm(_, args):
                 parts = [a for a in args if not isinstance(a, str | bool)]
-                return union(self.carried(a) for a in parts) - POSITIONS
+                return union(self.carried(a) for a in parts) - self.consumed
             case _:
                 return union(self.carried(c) for c in children(e))
 
@@ -86,6 +93,7 @@ def scope_of(
         ("B", *(a.name for a in axes if a.kind == "batch")),
         tuple(a.name for a in axes if a.kind == "group"),
         names,
+        tuple(a.name for a in axes if a.kind == "levels"),
     )
     for name, e in let:
         names[name] = scope.carried(e)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smac import rules
-from smac.axes import KNOWN, scope_of
+from smac.axes import KNOWN, Scope, scope_of
 from smac.expr import ENTRY_FUNCTIONS, FUNCTIONS, Expr, number
 from smac.locate import Source, clip, listing, nearest
 from smac.show import show
@@ -30,6 +30,8 @@ RESERVED = (
      "out_state", "true", "false", "size", "index", "given", "sum", "prod"}
     | set(FUNCTIONS) | set(ENTRY_FUNCTIONS) | BUILTIN
 )  # fmt: skip
+#: How each kind of a declared axis is written.
+DECLARED = {"group": "group of H", "batch": "batch", "levels": "levels of T"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -41,20 +43,21 @@ def build(raw: Mapping[str, Any], source: Source) -> dict[str, Any]:
     check_name(name, ("name",), source, reserved=False)
     axes = _axes(_items(raw, "axes", MAX_AXES, source), source)
     scope = scope_of(axes, ())
-    inputs = _inputs(_items(raw, "inputs", MAX_INPUTS, source), scope.axes, source)
+    inputs = _inputs(_items(raw, "inputs", MAX_INPUTS, source), scope, source)
     if not inputs:
         raise source.error(("inputs",), "no inputs; expected at least one")
     lets = _items(raw, "let", MAX_LETS, source)
     known = [i.name for i in inputs] + [n for n, _ in lets]
     _no_repeats(known, ("let",), source)
-    reader = _Reader(known, scope.axes, source)
+    countable = tuple(a for a in scope.axes if a not in scope.levels)
+    reader = _Reader(known, countable, source)
     let = rules.sort_lets({n: reader.expr(v, "let", n) for n, v in lets}, source)
     contraction = _contraction(raw.get("contraction"), reader, source)
     outputs = _items(raw, "output", MAX_OUTPUTS, source)
     if not outputs:
         raise source.error(("output",), 'no outputs; expected at least one, as y = "Y"')
     _no_repeats(known + [n for n, _ in outputs], ("output",), source)
-    reader = _Reader([*known, "Y", "Z"], scope.axes, source)
+    reader = _Reader([*known, "Y", "Z"], countable, source)
     output = tuple((n, reader.expr(v, "output", n)) for n, v in outputs)
     _check(axes, inputs, let, contraction, output, source)
     return {
@@ -91,7 +94,7 @@ class _Reader:
 
     def __init__(self, names: list[str], axes: tuple[str, ...], source: Source) -> None:
         self.names, self.source = names, source
-        self.axes = [a for a in axes if a != "S"]
+        self.axes = [a for a in axes if a != "S"]  # those that size() and index() may name
 
     def expr(self, value: object, *path: str) -> Expr:
         text = show(value) if isinstance(value, Expr) else value
@@ -156,25 +159,28 @@ def _axes(pairs: list[tuple[str, Any]], source: Source) -> tuple[Axis, ...]:
     for name, value in pairs:
         path = ("axes", name)
         if isinstance(value, Axis):
-            value = {"group": "group of H"}.get(value.kind, value.kind)
-        kind = {"group of H": "group", "batch": "batch"}.get(" ".join(str(value).split()))
+            value = DECLARED.get(value.kind, value.kind)
+        kind = {text: k for k, text in DECLARED.items()}.get(" ".join(str(value).split()))
         if name == "W" and value == "lag":
             continue  # W has this meaning unasked
         if name in KNOWN:
             raise source.error(path, f"{name} has a meaning of its own; choose another name")
         if kind is None:
-            raise source.error(path, f'expected "group of H" or "batch", found {clip(repr(value))}')
+            due = " or ".join(f'"{text}"' for text in DECLARED.values())
+            raise source.error(path, f"expected {due}, found {clip(repr(value))}")
+        if kind == "levels" and any(a.kind == kind for a in axes):
+            raise source.error(path, "a second axis of levels; expected one, for all inputs")
         axes.append(Axis(name, kind))
     return tuple(axes)
 
 
 def _inputs(
-    pairs: list[tuple[str, Any]], known: tuple[str, ...], source: Source
+    pairs: list[tuple[str, Any]], scope: Scope, source: Source
 ) -> tuple[Input, ...]:
-    return tuple(_input(name, value, known, source) for name, value in pairs)
+    return tuple(_input(name, value, scope, source) for name, value in pairs)
 
 
-def _input(name: str, value: Any, known: tuple[str, ...], source: Source) -> Input:
+def _input(name: str, value: Any, scope: Scope, source: Source) -> Input:
     path = ("inputs", name)
     if isinstance(value, Input):
         value = {"axes": value.axes, "default": value.default, "optional": value.optional}
@@ -182,7 +188,7 @@ def _input(name: str, value: Any, known: tuple[str, ...], source: Source) -> Inp
     table = value if isinstance(value, Mapping) else {"axes": value}
     for key in table:
         _known(key, ("axes", "default", "optional"), "key", path, source)
-    axes = _input_axes(table.get("axes"), path, known, source)
+    axes = _input_axes(table.get("axes"), path, scope, source)
     default, optional = table.get("default"), table.get("optional", False)
     if not isinstance(optional, bool):
         raise source.error(path, f"optional: expected true or false, found {clip(repr(optional))}")
@@ -199,9 +205,10 @@ def _input(name: str, value: Any, known: tuple[str, ...], source: Source) -> Inp
 
 
 def _input_axes(
-    value: object, path: rules.Path, known: tuple[str, ...], source: Source
+    value: object, path: rules.Path, scope: Scope, source: Source
 ) -> tuple[str, ...]:
     """`"B T H P"` → ("B", "T", "H", "P"), each known and there once."""
+    known = scope.axes
     if isinstance(value, str):
         value = tuple(value.split())
     if not isinstance(value, tuple) or not all(isinstance(a, str) for a in value):
@@ -212,13 +219,15 @@ def _input_axes(
                                      f"{' '.join(known)}, or declare it in [axes]")  # fmt: skip
         if value.count(a) > 1:
             raise source.error(path, f"axis {a} stands twice")
-    heads = [a for a in value if a not in {*KNOWN} - {"H"} and a in known[known.index("H") :]]
+    heads = [a for a in value if a == "H" or a in scope.groups]
     if len(heads) > 1:
         raise source.error(path, f"carries {' and '.join(heads)}; expected H or one group of it")
     if "S" in value and "T" not in value:
         raise source.error(path, "carries S without T; S is the column axis of a dense mask")
     if "W" in value and "T" in value:
         raise source.error(path, "carries both W and T; a lag axis stands for the sequence")
+    if (levels := [a for a in value if a in scope.levels]) and {"W", "S"} & set(value):
+        raise source.error(path, f"carries {levels[0]}, the levels of T, beside W or S; expected T")
     return value
 
 
@@ -256,7 +265,7 @@ def _prose(raw: Mapping[str, Any], key: str, source: Source) -> str:
 def _sizes(
     pairs: list[tuple[str, Any]], axes: tuple[Axis, ...], known: tuple[str, ...], source: Source
 ) -> tuple[tuple[str, int], ...]:
-    usable = tuple(a for a in known if a != "S")
+    usable = tuple(a for a in known if a not in {"S", *(x.name for x in axes if x.kind == "levels")})
     for axis, size in pairs:
         path = ("sizes", axis)
         _known(axis, usable, "axis", ("sizes",), source)

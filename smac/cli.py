@@ -229,8 +229,7 @@ def _crossover(plan: Any) -> str:
     from smac.plan import crossover
 
     r = plan.request
-    lengths = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
-    where = crossover(plan.asked, sizes=lengths, dtype=r.dtype, device=r.device, target=r.target,
+    where = crossover(plan.asked, sizes=plan.lengths, dtype=r.dtype, device=r.device, target=r.target,
                       backward=r.backward)  # fmt: skip
     if where is None and plan.order != "quadratic":
         return "crossover  not one alone: the quadratic order wins again at T=131072"

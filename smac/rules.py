@@ -229,6 +229,15 @@ def _check_argument(
     if p.kind == "formula":
         _check_entry(e, scope, source)
         return
+    levels = axes & set(scope.levels)
+    if levels and p.form != "levels":
+        raise source.error(path, f"{what}: '{text}' carries {min(levels)}, the levels of T; only "
+                                 "fenwick(l) takes them")  # fmt: skip
+    if p.form == "levels" and not levels:
+        raise source.error(
+            path, f"{what}: '{text}' must carry the levels of T: declare E = \"levels of T\" in "
+            '[axes], and the input as "B T H E"',
+        )  # fmt: skip
     if found := (axes & POSITIONS) - set(p.allows):
         raise source.error(
             path, f"{what}: '{text}' carries {' and '.join(sorted(found))}; it must not{hint}"
@@ -244,7 +253,7 @@ def _check_entry(e: Expr, scope: Scope, source: Source) -> None:
     path = ("contraction", "L")
     match e:
         case At(base, index):
-            axes = scope.carried(base) & POSITIONS
+            axes = scope.carried(base) & scope.consumed
             due = {frozenset("T"): 1, frozenset("W"): 1, frozenset("TS"): 2}.get(axes)
             if due is None:
                 raise source.error(
@@ -259,6 +268,9 @@ def _check_entry(e: Expr, scope: Scope, source: Source) -> None:
             if scope.carried(base) & POSITIONS != {"T"}:
                 raise source.error(path, f"entry: '{clip(show(e))}': '{clip(show(base))}' must "
                                          "carry T; a constant sums to (t - s) * x")  # fmt: skip
+        case Name(id) if scope.of_name[id] & set(scope.levels):
+            raise source.error(path, f"entry: '{id}' carries the levels of T; write fenwick({id}), "
+                                     "a mask of its own")  # fmt: skip
         case Name(id) if scope.of_name[id] & POSITIONS:
             raise source.error(path, f"entry: '{id}' has a sequence axis: write {id}[t], {id}[s] "
                                      f"or {id}[t - s]")  # fmt: skip

@@ -17,7 +17,8 @@ class Param:
     """One parameter: `kind` is one of `KINDS`.
 
     For kind "expr": `allows` are the axes among T, S, W that the expression may carry, `carries`
-    those it must; `form` "name" asks for a bare input, "static" for numbers and sizes only.
+    those it must; `form` "name" asks for a bare input, "static" for numbers and sizes only, "levels"
+    for the axis that is declared as "levels of T", which nothing else takes.
     For "choice": the strings in `choices`. `default` (choice, flag, number) makes it optional.
     `hint` ends the message when the axes do not fit.
     """
@@ -65,6 +66,7 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
         Param("h", allows=("W",), carries=("W",), hint='declare h over the lag axis, "H W" or "W"'),
     ),
     "level": (Param("l", allows=(), form="static"),),
+    "fenwick": (Param("l", form="levels"),),
     "cumulative": (
         Param("g", carries=("T",), hint="use decay(exp(g)) for one rate at all tokens"),
     ),
@@ -81,7 +83,8 @@ SIGNATURES: dict[str, tuple[Param, ...]] = {
 }  # fmt: skip
 #: Masks that came after version 1 of the format: inputs may have their names.
 LATER = frozenset(
-    {"circulant", "cumulative", "kron", "lag", "level", "ones", "prefix", "reverse", "wave"}
+    {"circulant", "cumulative", "fenwick", "kron", "lag", "level", "ones", "prefix", "reverse",
+     "wave"}
 )
 #: Names of the format itself; signatures added later do not become reserved words.
 BUILTIN = frozenset(SIGNATURES) - LATER

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from smac.axes import Scope, scope_of
-from smac.build import build
+from smac.build import DECLARED, build
 from smac.errors import SpecError
 from smac.expr import Expr, Given, Name, Num, children, fold, number, rebuild
 from smac.locate import Source, clip, listing, nearest
@@ -100,6 +100,11 @@ class Spec:
         """The declared groups of H."""
         return self.scope.groups
 
+    @property
+    def levels(self) -> str | None:
+        """The axis that is declared as "levels of T", if there is one."""
+        return next(iter(self.scope.levels), None)
+
     def input(self, name: str) -> Input:
         """The input called `name`. Raises SpecError."""
         for i in self.inputs:
@@ -144,7 +149,7 @@ def _toml(spec: Spec, whole: bool) -> str:
     if whole:
         head |= {k: _quote(v) for k, v in (("about", spec.about), ("paper", spec.paper)) if v}
     tables: dict[str, dict[str, str]] = {
-        "axes": {a.name: _quote("group of H" if a.kind == "group" else a.kind) for a in spec.axes},
+        "axes": {a.name: _quote(DECLARED.get(a.kind, a.kind)) for a in spec.axes},
         "inputs": {i.name: _input_toml(i) for i in spec.inputs},
         "let": {n: _quote(show(e)) for n, e in spec.let},
         "contraction": {"equation": _quote(c.equation)}

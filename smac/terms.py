@@ -19,7 +19,8 @@ EQUATIONS: dict[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A declared axis: a group of H (`kind="group"`) or a further batch axis (`kind="batch"`)."""
+    """A declared axis: a group of H (`kind="group"`), a further batch axis (`kind="batch"`) or the
+    levels of a Fenwick tree over T (`kind="levels"`)."""
 
     name: str
     kind: str

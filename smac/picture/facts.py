@@ -59,9 +59,9 @@ def look(plan: Plan, T: int = 96) -> Facts:
     Raises SmacError where no values give a finite mask.
     """
     r, asked_for = plan.request, plan.asked or plan.request.spec
-    L = sample(r.spec, T)
+    L = sample(r.spec if plan.fits else asked_for, T)
     sigma = torch.linalg.svdvals(L[T // 2 :, : T // 2])
-    sizes = {a: n for a, n in r.sizes if a not in ("T", "S", "W")}
+    sizes = plan.lengths
     asked: dict[str, Any] = {
         "dtype": r.dtype, "device": r.device, "target": r.target, "backward": r.backward
     }  # fmt: skip

@@ -18,7 +18,7 @@ from smac.plan.cost import candidate
 from smac.plan.devices import ITEMSIZE, Device, device_row
 from smac.plan.packed import why_not_packed
 from smac.plan.shape import Shape, shape_of
-from smac.plan.sizes import complete_sizes
+from smac.plan.sizes import at_sizes
 from smac.plan.types import ORDERS, Candidate, Plan, Request
 from smac.plan.words import verdict
 from smac.spec import Spec, specialise
@@ -93,15 +93,14 @@ def _request(
     spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
     backward: bool, state: bool, sequences: int,
 ) -> tuple[Request, tuple[Fit, ...]]:  # fmt: skip
-    """The request of a specialised spec, with mask fitted and built, sizes complete and target
-    decided; and the fits."""
+    """The request of a specialised spec, with levels expanded, mask fitted and built, sizes complete
+    and target decided; and the fits."""
     _check_choice("dtype", dtype, tuple(ITEMSIZE))
     _check_choice("target", target, ("auto", *_TARGETS))
     if target == "auto":
         target = "triton" if row.kind == "gpu" else "torch"
-    mask = build(spec.contraction.L, spec)
-    done = complete_sizes(spec, mask, sizes)
-    special, fits = resolve(spec, dict(done)["T"])
+    special, mask, done = at_sizes(spec, sizes)
+    special, fits = resolve(special, dict(done)["T"])
     mask = build(special.contraction.L, special) if fits else mask
     request = Request(special, mask, done, dtype, device, target, backward, state, sequences)
     why = why_not_packed(request)

@@ -8,17 +8,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smac.errors import PlanError
+from smac.levels import expand, planned_levels
+from smac.masks import build
 from smac.masks.base import MIDDLE, Mask
 from smac.spec import Spec
 
 LARGEST = 2**40
 
 
-def complete_sizes(spec: Spec, mask: Mask, given: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """Every axis of `spec` with its length, in canonical order.
+def at_sizes(
+    spec: Spec, given: Mapping[str, int]
+) -> tuple[Spec, Mask, tuple[tuple[str, int], ...]]:
+    """`spec` (specialised) expanded for as many levels as T has, its mask, and every axis' length.
+
+    Raises PlanError as `complete_sizes`."""
+    T = given.get("T", dict(spec.sizes).get("T", 0))
+    known = spec.levels is not None and isinstance(T, int) and 0 <= T <= LARGEST
+    special = expand(spec, planned_levels(spec, given, T) if known else 1).spec
+    mask = build(special.contraction.L, special)
+    return special, mask, complete_sizes(spec, special, mask, given)
+
+
+def complete_sizes(
+    spec: Spec, special: Spec, mask: Mask, given: Mapping[str, int]
+) -> tuple[tuple[str, int], ...]:
+    """Every axis of `spec` with its length, in canonical order; `special` and `mask` are what it is
+    without an axis of levels.
 
     Batch and group axes default to 1, H, N and P to 1 where no input carries them, S to T, W to the
-    lags of T. Raises PlanError for unknown axes, impossible lengths, and sizes that are missing.
+    lags of T, an axis of levels to those of T. Raises PlanError for unknown axes, impossible lengths, and sizes that are missing.
     """
     groups, batch = spec.groups, spec.batch
     order = spec.scope.axes
@@ -34,7 +52,9 @@ def complete_sizes(spec: Spec, mask: Mask, given: Mapping[str, int]) -> tuple[tu
     if needed:
         raise PlanError(f"{spec.name}: sizes are missing: {', '.join(needed)}; "
                         f"give them, as in {needed[0]}=64, or in the spec's [sizes]")  # fmt: skip
-    _positions(spec, mask, sizes, given)
+    _positions(special, mask, sizes, given)
+    if spec.levels is not None:
+        sizes[spec.levels] = planned_levels(spec, sizes, sizes["T"])
     for g in groups:
         if sizes["H"] % sizes[g]:
             found = f"found H = {sizes['H']} and {g} = {sizes[g]}"

@@ -18,7 +18,8 @@ ORDERS = ("linear", "quadratic", "chunked")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be planned. `spec` is specialised (no lets, no absent inputs); sizes complete.
+    """What is to be planned. `spec` is specialised (no lets, no absent inputs) and expanded (no
+    axis of levels, whose length is in `sizes` all the same); sizes complete.
 
     `dtype` is that of the operands ("bfloat16", "float32", …); `device` a row of the device table;
     `state`: initial and final states are asked for (a generators law is then needed).
@@ -86,7 +87,8 @@ class Plan:
     """The choice and all that lost. `explain()` prints them.
 
     `fits`: what stands for each approx(…) of the mask, in the order in which they are written.
-    `asked`: the specialised spec with them unfitted, to be planned at other sizes.
+    `asked`: the specialised spec with them unfitted and levels unexpanded, to be planned at other
+    sizes.
     `tiles`: how kernels are cut, where tuning found better than the printer's own choice.
     """
 
@@ -100,9 +102,17 @@ class Plan:
 
     @property
     def mask_text(self) -> str:
-        """The mask as it was asked for: fits are not spelled out."""
-        return str(self.request.mask) if self.asked is None or not self.fits else show(
-            self.asked.contraction.L)  # fmt: skip
+        """The mask as it was asked for: fits and levels are not spelled out."""
+        asked = self.asked
+        if asked is None or not (self.fits or asked.levels):
+            return str(self.request.mask)
+        return show(asked.contraction.L)
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The sizes that do not follow from T."""
+        levels = self.asked.levels if self.asked is not None else None
+        return {a: n for a, n in self.request.sizes if a not in ("T", "S", "W", levels)}
 
     @property
     def order(self) -> str:

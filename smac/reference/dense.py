@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smac.errors import SmacError
+from smac.errors import LaunchError, SmacError
 from smac.expr import Expr
 from smac.reference.values import RESET, Scope, Value, add, evaluate, mul, pointwise
 from smac.terms import MaskTerm
@@ -140,11 +140,33 @@ def _circulant(scope: Scope, h: Arg) -> Value:
     return Value((*rest, "T", "S"), data[..., _lags(scope) % max(scope.sizes["T"], 1)])
 
 
-def _level(scope: Scope, level: Arg) -> Value:
+def _differ(scope: Scope) -> Tensor:
+    """bit_length(t xor s), [T, S]: the level at which two tokens meet."""
     t = torch.arange(scope.sizes["T"], device=scope.device)
-    bits = torch.tensor([[(int(a) ^ int(b)).bit_length() for b in t] for a in t])
-    hit = (bits.reshape(len(t), len(t)).to(scope.device) == int(scalar(level, scope).data))
+    apart = t[:, None] ^ t[None, :]
+    return sum((apart >> k > 0).long() for k in range(41))  # type: ignore[return-value]
+
+
+def _level(scope: Scope, level: Arg) -> Value:
+    hit = _differ(scope) == int(scalar(level, scope).data)
     return _where(hit & (_lags(scope) >= 0), scope)
+
+
+def _fenwick(scope: Scope, l: Arg) -> Value:  # noqa: E741 (the paper's letter)
+    """l[t, level of t and s]; what has no levels is the same at all of them."""
+    value = scalar(l, scope)
+    along = next((a for a in value.axes if a in scope.levels), None)
+    if along is None:
+        return mul(value, _causal(scope))
+    rest = tuple(a for a in value.axes if a not in ("T", along))
+    at = _differ(scope)
+    data = value.to((*rest, "T", along)).expand(*value.to((*rest, "T", along)).shape[:-2],
+                                                len(at), -1)  # fmt: skip
+    if len(at) and data.shape[-1] <= int(at.max()):
+        raise LaunchError(f"fenwick(l): found {along} = {data.shape[-1]} at T = {len(at)}; "
+                          f"expected at least {int(at.max()) + 1} levels")  # fmt: skip
+    rows = torch.arange(len(at), device=scope.device)[:, None]
+    return mul(Value((*rest, "T", "S"), data[..., rows, at]), _causal(scope))
 
 
 def _kron(scope: Scope, a: Arg, b: Arg, width: Arg) -> Value:
@@ -225,7 +247,7 @@ _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
     "transpose": _transpose, "shift": _shift, "reverse": _reverse, "prefix": _prefix,
-    "circulant": _circulant, "cumulative": _cumulative, "level": _level, "kron": _kron,
+    "circulant": _circulant, "cumulative": _cumulative, "level": _level, "fenwick": _fenwick, "kron": _kron,
     "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),

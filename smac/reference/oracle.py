@@ -69,7 +69,8 @@ def bind(spec: Spec, inputs: Inputs, dtype: torch.dtype, offset: int = 0) -> Pro
     present = frozenset(n for n, x in inputs.items() if x is not None)
     device = next(x.device for x in inputs.values() if x is not None)
     tensors = _Lets(dict(spec.let))
-    scope = Scope(tensors, sizes, present, groups, dtype, device, offset)
+    levels = frozenset(a.name for a in spec.axes if a.kind == "levels")
+    scope = Scope(tensors, sizes, present, groups, dtype, device, offset, levels)
     tensors.scope = scope
     for item in spec.inputs:
         x = inputs.get(item.name)

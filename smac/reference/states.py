@@ -108,7 +108,7 @@ def _lower(arg: Arg, scope: Scope) -> bool:
     if not isinstance(arg, MaskTerm):
         return False
     match arg.fn:
-        case "causal" | "decay" | "semiseparable" | "diagonal" | "level":
+        case "causal" | "decay" | "semiseparable" | "diagonal" | "level" | "fenwick":
             return True
         case "add":
             return all(_lower(a, scope) for a in arg.args)
@@ -143,6 +143,8 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
             return (Lane(Value(starts.axes, 1 - starts.data), one, one, (term,)),)
         case "level":
             return (_level(args[0], scope),)
+        case "fenwick":
+            return _fenwick(args[0], scope)
         case "diagonal":
             zero = torch.zeros_like(one.data)
             return (Lane(_along_t(Value((), zero), scope), scalar(args[0], scope), one,
@@ -179,6 +181,23 @@ def _level(level: Arg, scope: Scope) -> Lane:
     factor, reads, writes = (Value(("T",), x.to(scope.dtype)) for x in (inside, read, first))
     key = (None,) if block == 1 else ("level", level)
     return Lane(factor, reads, writes, key, key, key)
+
+
+def _fenwick(l: Arg, scope: Scope) -> tuple[Lane, ...]:  # noqa: E741 (the paper's letter)
+    """A lane for each level, read by its own weight; one for all where the weight has no levels."""
+    weight = scalar(l, scope)
+    along = next((a for a in weight.axes if a in scope.levels), None)
+    if along is None:
+        one = _one(scope)
+        return _scaled((Lane(_along_t(one, scope), one, one),), weight, l, "row") or ()
+    dim = weight.axes.index(along)
+    rest = weight.axes[:dim] + weight.axes[dim + 1 :]
+    found = []
+    for k in range(weight.data.shape[dim]):
+        lane = _level(k, scope)
+        read = mul(Value(rest, weight.data.select(dim, k)), lane.read)
+        found.append(replace(lane, read=read, reads=((l, k), *lane.reads)))
+    return tuple(found)
 
 
 def _alike(a: Lane, b: Lane) -> list[tuple[Lane, Lane]]:

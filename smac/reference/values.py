@@ -209,7 +209,7 @@ class Scope:
     """What names mean: `tensors` by input or let name, `sizes` by axis, the float type in use.
 
     `present` holds the inputs that were passed; `groups` are the axes that were expanded to H;
-    `offset` is added to `index(T)` (tokens before the first, when a state is carried on).
+    `levels` are axes that count the levels of T; `offset` is added to `index(T)` (tokens before the first, when a state is carried on).
     """
 
     tensors: Mapping[str, Value]
@@ -219,6 +219,7 @@ class Scope:
     dtype: torch.dtype
     device: torch.device
     offset: int = 0
+    levels: frozenset[str] = frozenset()
 
     def scalar(self, x: float) -> Value:
         """A number without axes; integers stay integers."""

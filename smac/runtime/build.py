@@ -12,12 +12,19 @@ from torch import Tensor
 
 from smac.errors import PlanError
 from smac.expr import Expr, Index, Size, names, walk
+from smac.levels import Expanded, expand, levels_of, planned_levels
 from smac.runtime import device as devices
 from smac.runtime.launch import Cell, Launcher
 from smac.runtime.options import Options
 from smac.runtime.packed import count
 from smac.runtime.state import Layout
-from smac.runtime.validate import Signature, check_lags, id_inputs, operand_dtype
+from smac.runtime.validate import (
+    Signature,
+    check_lags,
+    check_levels,
+    id_inputs,
+    operand_dtype,
+)
 from smac.runtime.warm import prepare
 from smac.spec import Spec, specialise
 
@@ -27,9 +34,11 @@ if TYPE_CHECKING:
 
 def launcher_for(spec: Spec, options: Options, signature: Signature, values: tuple[Any, ...],
                  state: bool, step: bool, cu_seqlens: Any = None,
-                 choose: Callable[[Plan], Plan] | None = None) -> Launcher:  # fmt: skip
+                 choose: Callable[[Plan], Plan] | None = None,
+                 whole: bool = False) -> Launcher:  # fmt: skip
     """Check `values`, plan for them, and make their launcher. `choose` puts another plan in the
-    place of the planner's, forward and backward."""
+    place of the planner's, forward and backward. `whole`: all levels of an input are walked, as
+    they are for states, also those that T does not reach."""
     from smac.masks import build
 
     sizes = signature.check(values, step)
@@ -37,27 +46,33 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
         i.name: x for i, x in zip(spec.inputs, values, strict=True) if x is not None
     }
     absent = frozenset(i.name for i in spec.inputs if i.name not in present)
-    special = specialise(spec, absent)
+    if cu_seqlens is None:
+        check_levels(spec, sizes)
+    levels = {}
+    if spec.levels in sizes and not (whole or state or cu_seqlens is not None):
+        levels = {spec.levels: levels_of(sizes["T"])}
+    made = prepared(spec, absent, {**sizes, **levels})
+    special = made.spec
     mask = build(special.contraction.L, special)
     check_lags(spec.name, mask.entry(), special, sizes)
     device = next(iter(present.values())).device
     n = 0 if cu_seqlens is None else count(spec.name, cu_seqlens, sizes, device)
-    layout = layout_for(spec, absent, n > 0) if state else None
+    layout = layout_for(special, n > 0) if state else None
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
     target = devices.target_for(device, options.target)
     if target == "triton" and device.type == "cuda":
         prepare()
 
     def make(backward: bool) -> Plan:
-        planning = {a: max(n, 1) for a, n in sizes.items()}
+        planning = {a: max(n, 1) for a, n in {**sizes, **levels}.items()}
         plan = planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
                        target, backward=backward, state=state, absent=absent,
                        sequences=n)  # fmt: skip
         return plan if choose is None or any(n == 0 for n in sizes.values()) else choose(plan)
 
-    cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
+    cell = Cell(spec.name, {n: spec.input(n).axes for n in present}, sizes, dtype, device,
                 special.batch, layout, _ends_here(special) if state else None, step,
-                n)  # fmt: skip
+                n, spec.levels, made.parts)  # fmt: skip
     return Launcher(cell, make(False), lambda: make(True),
                     options.precision_in(devices.dtype_named(dtype)))  # fmt: skip
 
@@ -74,13 +89,20 @@ def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, 
                 sequences=sequences)  # fmt: skip
 
 
-def layout_for(spec: Spec, absent: frozenset[str], packed: bool = False) -> Layout:
-    """How a state of `spec` lies in memory; PlanError naming the law for a mask without one.
+def prepared(spec: Spec, absent: frozenset[str], sizes: Mapping[str, int]) -> Expanded:
+    """`spec` specialised, and expanded for the levels in `sizes`, or those of T."""
+    special = specialise(spec, absent)
+    return expand(special, planned_levels(special, sizes, sizes["T"]))
+
+
+def layout_for(special: Spec, packed: bool = False) -> Layout:
+    """How a state of a specialised and expanded spec lies in memory; PlanError naming the law for a
+    mask without one.
 
     `packed`: B counts sequences, whether or not an input carries it."""
     from smac.masks import build
 
-    special = specialise(spec, absent)
+    spec = special
     mask = build(special.contraction.L, special)
     generators = mask.generators()
     missing = mask.missing("state" if generators else "generators")
@@ -104,11 +126,9 @@ def layout_for(spec: Spec, absent: frozenset[str], packed: bool = False) -> Layo
 
 def sizes_for(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
     """Sizes by axis: those given, then the spec's own, then what follows from them. PlanError."""
-    from smac.masks import build
-    from smac.plan.sizes import complete_sizes
+    from smac.plan.sizes import at_sizes
 
-    special = specialise(spec)
-    return dict(complete_sizes(special, build(special.contraction.L, special), given))
+    return dict(at_sizes(specialise(spec), given)[2])
 
 
 def _spread(spec: Spec, exprs: tuple[Expr, ...]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from smac.plan.config import Config
 from smac.plan.space import replanned
 from smac.reference import baseline, reference
-from smac.runtime.build import launcher_for
+from smac.runtime.build import launcher_for, prepared
 from smac.runtime.draws import WAYS, draw
 from smac.runtime.held import relative, tolerance, worst
 from smac.runtime.launch import Launcher
@@ -69,7 +69,7 @@ class Case:
         if exact:
             options, values = Options(target="torch"), tuple(map(_widened, values))
         return launcher_for(self.spec, options, Signature.of(self.spec), values, self.job.state,
-                            False, self.lengths, choose)  # fmt: skip
+                            False, self.lengths, choose, whole=True)  # fmt: skip
 
     def run(self, launcher: Launcher, exact: bool = False) -> Callable[[], list[Tensor | None]]:
         """What makes the results of `launcher`: outputs, or gradients of all inputs."""
@@ -100,9 +100,11 @@ def case(job: Job, way: int = 0) -> Case:
     from smac.parse import parse
 
     spec, device = parse(job.spec, "<spec>"), torch.device(job.device)
-    special = specialise(spec, frozenset(i.name for i in spec.inputs if i.name not in job.dtypes))
+    absent = frozenset(i.name for i in spec.inputs if i.name not in job.dtypes)
+    special, expanded = specialise(spec, absent), prepared(spec, absent, job.sizes).spec
     dtypes = {n: getattr(torch, d) for n, d in job.dtypes.items()}
-    made = draw(special, build(special.contraction.L, special), job.sizes, dtypes, device, way)
+    mask = build(expanded.contraction.L, expanded)
+    made = draw(special, mask, job.sizes, dtypes, device, way)
     lengths = None
     if job.sequences:
         ends = torch.linspace(0, job.sizes["T"], job.sequences + 1)

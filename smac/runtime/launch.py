@@ -6,8 +6,8 @@ Non-goals: no checks of the caller's inputs (validate.py), no autograd (autograd
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -20,7 +20,7 @@ from smac.runtime.device import interpreted
 from smac.runtime.module import load
 from smac.runtime.player import player
 from smac.runtime.state import Layout
-from smac.runtime.views import Routes, View, given_back, taken
+from smac.runtime.views import Place, Routes, Stack, View, given_back, taken
 from smac.runtime.warm import compile_for, without_memory
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def _owner(b: Buffer) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a launcher is made for: `declared` axes of the present inputs by name, in call order."""
+    """What a launcher is made for: `declared` axes of the present inputs by name, in call order.
+
+    `parts`: what programs call the levels of an input along the axis `levels`, from the first on.
+    """
 
     name: str
     declared: Mapping[str, tuple[str, ...]]
@@ -79,11 +82,28 @@ class Cell:
     continues: str | None
     step: bool
     sequences: int = 0
+    levels: str | None = None
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def state_sizes(self) -> Mapping[str, int]:
         """Sizes of states: packed sequences take the place of B."""
         return {**self.sizes, "B": self.sequences} if self.sequences else self.sizes
+
+    def level_dim(self, name: str) -> int:
+        """The dimension of a passed tensor that counts levels."""
+        axes = [a for a in self.declared[name] if not (self.step and a == "T")]
+        return axes.index(self.levels or "")
+
+    def passed(self) -> Iterator[tuple[str, str, tuple[str, ...], tuple[int, int] | None]]:
+        """The inputs of programs: the caller's name and theirs, axes, and what is picked of it."""
+        for owner, axes in self.declared.items():
+            if owner not in self.parts:
+                yield owner, owner, axes, None
+                continue
+            left, dim = tuple(a for a in axes if a != self.levels), self.level_dim(owner)
+            for k, n in enumerate(self.parts[owner]):
+                yield owner, n, left, (dim, k)
 
     @property
     def first_state(self) -> int:
@@ -117,11 +137,12 @@ class Launcher:
         self._plan_backward, self._precision = plan_backward, precision
         self.runnable = Runnable.of(forward(plan), self.target, precision)
         buffers = {b.name: b for b in self.runnable.program.buffers if b.role == "input"}
-        views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step)
-                 for n, axes in cell.declared.items()}  # fmt: skip
+        views = {n: View.between(axes, buffers[n].axes if n in buffers else axes, cell.step, picked)
+                 for _, n, axes, picked in cell.passed()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
         lengths = ("cu_seqlens",) if cell.sequences else ()
         places = {n: i for i, n in enumerate((*cell.declared, *lengths, *STATES_IN))}
+        places |= {n: places[owner] for owner, n, _, _ in cell.passed()}
         self._moved = {n: v for n, v in views.items() if not v.plain}
         self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
         self._index = cell.device.index if cell.device.type == "cuda" else None
@@ -247,13 +268,19 @@ class Launcher:
         states = () if cell.layout is None else STATES_IN[: 1 + (cell.layout.ids is not None)]
         names = (*cell.declared, *lengths, *states)
         places = {n: (i, self._moved.get(n)) for i, n in enumerate(names)}
+        places |= {n: (places[owner][0], self._moved.get(n)) for owner, n, _, _ in cell.passed()}
         due = [b for b in buffers if b.role == "cotangent"]
         for i, (b, y) in enumerate(zip(due, self._outputs, strict=True), len(names)):
             step = cell.step and "T" in y.axes
             places[b.name] = (i, View(y.axes.index("T"), (), ()) if step else None)
         places["state.dST"] = (len(names) + len(due), None)
         owners = [_owner(b) for b in buffers if _owner(b)]
+        gradients: dict[str, Place | Stack]
         gradients = {n: (i, self._moved.get(n)) for i, n in enumerate(owners)}
+        for owner, parts in cell.parts.items():
+            found = tuple(p for n in parts if isinstance(p := gradients.get(n), tuple))
+            if found:
+                gradients[owner] = Stack(found, cell.level_dim(owner), cell.sizes[cell.levels or ""])
         return Routes(tuple(places[n] for n in runnable.reads()),
                       tuple(gradients.get(n) for n in names))  # fmt: skip
 

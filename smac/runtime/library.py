@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smac.runtime.build import layout_for
+from smac.runtime.build import layout_for, prepared
 from smac.runtime.launch import Launcher
 from smac.runtime.options import Options
 from smac.runtime.state import State
@@ -147,7 +147,7 @@ def _(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, 
         shown = [sizes[a] for a in special.axes_of(e) if not (step and a == "T")]
         found.append(torch.empty(shown, dtype=dtype, device=device))
     if stateful:
-        layout = layout_for(made.spec, absent, cu_seqlens is not None)
+        layout = layout_for(prepared(made.spec, absent, sizes).spec, cu_seqlens is not None)
         if cu_seqlens is not None:
             sizes = {**sizes, "B": cu_seqlens.shape[0] - 1}
         acc = torch.float64 if dtype == torch.float64 else torch.float32

@@ -17,13 +17,13 @@ from smac.parse import load
 from smac.plan.devices import device_row
 from smac.runtime import device as devices
 from smac.runtime import module
-from smac.runtime.build import launcher_for, layout_for, planned, sizes_for
+from smac.runtime.build import launcher_for, layout_for, planned, prepared, sizes_for
 from smac.runtime.launch import Launcher
 from smac.runtime.library import text_of, traced
 from smac.runtime.options import Options
 from smac.runtime.packed import check_values
 from smac.runtime.state import State, write
-from smac.runtime.validate import Signature, shown
+from smac.runtime.validate import Signature, check_levels, shown
 from smac.spec import Spec
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Op:
         found = sizes_for(self.spec, sizes)
         name = devices.dtype_named(dtype)
         acc = torch.float64 if name == "float64" else torch.float32
-        layout = layout_for(self.spec, frozenset())
+        layout = layout_for(prepared(self.spec, frozenset(), found).spec)
         return layout.split(layout.zeros(found, acc, torch.device(device)), 0)
 
     def reference(self, *args: Any, initial_state: Any = None, return_state: bool = False,
@@ -108,7 +108,9 @@ class Op:
         from smac.reference import reference
 
         values = dict(zip(self._names, self._signature.bind(args, inputs), strict=True))
-        self._signature.check(tuple(values.values()))
+        sizes = self._signature.check(tuple(values.values()))
+        if cu_seqlens is None:
+            check_levels(self.spec, sizes)
         stateful = initial_state is not None or return_state
         spec = resolve(self.spec) if stateful else self.spec  # no formula has a state by itself
         found = reference(spec, values, initial_state=initial_state, return_state=return_state,

@@ -110,7 +110,7 @@ class FirstUse:
         r = plan.request
         options = {**asdict(self.options), "tune": "off", "target": launcher.target}
         dtypes = {n: str(x.dtype).removeprefix("torch.") for n, x in self.given.items()}
-        tiny = tiny_sizes(dict(r.sizes), plan.chunk, r.spec.groups)
+        tiny = tiny_sizes(dict(r.sizes), plan.chunk, r.spec.groups, self.spec.levels)
         job = Job(str(self.spec), options, tiny, dtypes, str(launcher.cell.device), r.state,
                   min(r.sequences, 2), backward)  # fmt: skip
         first = case(job)  # compiled while the truth is found
@@ -197,12 +197,13 @@ def _key(launcher: Launcher, runnable: Runnable) -> Key:
             **versions()}  # fmt: skip
 
 
-def tiny_sizes(sizes: Mapping[str, int], chunk: int, groups: tuple[str, ...]) -> dict[str, int]:
-    """Small sizes of the same kind: N and P as they are; T of two chunks, with the same rest;
+def tiny_sizes(sizes: Mapping[str, int], chunk: int, groups: tuple[str, ...],
+               levels: str | None = None) -> dict[str, int]:  # fmt: skip
+    """Small sizes of the same kind: N, P and levels as they are; T of two chunks, with the same rest;
     others 1, a multiple of 16 or neither, as they were, for compilers tell these apart."""
     T, rows = sizes["T"], max(chunk, ROWS)
     short = T if 3 * rows > T else 2 * rows + T % rows
-    made = {a: n if a in ("N", "P") else _kind(n) for a, n in sizes.items()}
+    made = {a: n if a in ("N", "P", levels) else _kind(n) for a, n in sizes.items()}
     lags = {"S": short, "W": 2 * short - 1 if sizes.get("W") == 2 * T - 1 else short}
     heads = _kind(sizes["H"])
     shared = [g for g in groups if 1 < sizes[g] < sizes["H"]]

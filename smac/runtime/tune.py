@@ -102,7 +102,8 @@ def recalled(plan: Plan, options: Options, device: torch.device) -> Plan | None:
 def key(plan: Plan, options: Options, device: torch.device) -> Key:
     """All that a result depends on. B, T and H count by powers of two."""
     r, forced = plan.request, (options.order, options.schedule, str(options.chunk))
-    sizes = {a: n if a in ("N", "P", *r.spec.groups) else 2 ** max(n - 1, 0).bit_length()
+    kept = ("N", "P", *r.spec.groups, plan.asked.levels if plan.asked else None)
+    sizes = {a: n if a in kept else 2 ** max(n - 1, 0).bit_length()
              for a, n in r.sizes}  # fmt: skip
     return {
         "smac": __version__, "spec": (plan.asked or r.spec).digest, "target": r.target,

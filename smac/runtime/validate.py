@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smac.errors import LaunchError
 from smac.expr import SCAN_FUNCTIONS, Call, Expr, Name, names, walk
+from smac.levels import levels_of
 from smac.masks.band import FULL, empty, form, highest, reads
 from smac.signatures import SIGNATURES
 from smac.spec import Input, MaskTerm, Spec
@@ -206,6 +207,15 @@ def check_lags(op: str, entry: Expr, spec: Spec, sizes: Mapping[str, int]) -> No
                          f"(lags −(T−1) … T−1), got {W}")  # fmt: skip
         else:
             raise_unless(W >= T, f"{op}: {name}: expected W ≥ T = {T} (lags 0 … T−1), got {W}")
+
+
+def check_levels(spec: Spec, sizes: Mapping[str, int]) -> None:
+    """The levels of T that inputs hold against those that T has: more are allowed."""
+    T, n = sizes["T"], sizes.get(spec.levels or "")
+    if n is not None and n < levels_of(T):
+        names = ", ".join(i.name for i in spec.inputs if spec.levels in i.axes)
+        raise LaunchError(f"{spec.name}: {names}: expected {spec.levels} ≥ {levels_of(T)}, the "
+                          f"levels of T = {T} (⌈log₂ T⌉ + 1), got {n}")  # fmt: skip
 
 
 def operand_dtype(spec: Spec, dtypes: Mapping[str, torch.dtype]) -> torch.dtype:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from smac.levels import levels_of
 from smac.masks.classify import resolve
 from smac.spec import Spec
 from smac.terms import MaskTerm
@@ -59,15 +60,18 @@ class Cell:
 
 
 def axes_needed(spec: Spec) -> tuple[str, ...]:
-    """Axes whose sizes a call fixes, W and S left out: they follow from T."""
-    found = {a for i in spec.inputs for a in i.axes} - {"W", "S"}
+    """Axes whose sizes a call fixes; W, S and levels are left out: they follow from T."""
+    found = {a for i in spec.inputs for a in i.axes} - {"W", "S", spec.levels}
     if found & set(spec.groups):
         found.add("H")
     return tuple(sorted(found))
 
 
 def complete(spec: Spec, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
-    """`sizes` with W: T for a causal lag axis, 2T − 1 for one with lag 0 in the middle."""
+    """`sizes` with W: T for a causal lag axis, 2T − 1 for one with lag 0 in the middle; and with as
+    many levels as T has."""
+    if spec.levels is not None:
+        sizes = {**sizes, spec.levels: levels_of(sizes["T"])}
     if any("W" in i.axes for i in spec.inputs):
         T = sizes["T"]
         both = _bidirectional(resolve(spec).contraction.L)

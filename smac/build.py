@@ -155,7 +155,7 @@ def _items(raw: Mapping[str, Any], key: str, limit: int, source: Source) -> list
 
 
 def _axes(pairs: list[tuple[str, Any]], source: Source) -> tuple[Axis, ...]:
-    axes = []
+    axes: list[Axis] = []
     for name, value in pairs:
         path = ("axes", name)
         if isinstance(value, Axis):
@@ -166,7 +166,7 @@ def _axes(pairs: list[tuple[str, Any]], source: Source) -> tuple[Axis, ...]:
         if name in KNOWN:
             raise source.error(path, f"{name} has a meaning of its own; choose another name")
         if kind is None:
-            due = " or ".join(f'"{text}"' for text in DECLARED.values())
+            due = '"group of H", "batch" or "levels of T"'
             raise source.error(path, f"expected {due}, found {clip(repr(value))}")
         if kind == "levels" and any(a.kind == kind for a in axes):
             raise source.error(path, "a second axis of levels; expected one, for all inputs")
@@ -265,7 +265,8 @@ def _prose(raw: Mapping[str, Any], key: str, source: Source) -> str:
 def _sizes(
     pairs: list[tuple[str, Any]], axes: tuple[Axis, ...], known: tuple[str, ...], source: Source
 ) -> tuple[tuple[str, int], ...]:
-    usable = tuple(a for a in known if a not in {"S", *(x.name for x in axes if x.kind == "levels")})
+    follow = {"S", *(a.name for a in axes if a.kind == "levels")}  # from T
+    usable = tuple(a for a in known if a not in follow)
     for axis, size in pairs:
         path = ("sizes", axis)
         _known(axis, usable, "axis", ("sizes",), source)

@@ -229,8 +229,8 @@ def _crossover(plan: Any) -> str:
     from smac.plan import crossover
 
     r = plan.request
-    where = crossover(plan.asked, sizes=plan.lengths, dtype=r.dtype, device=r.device, target=r.target,
-                      backward=r.backward)  # fmt: skip
+    where = crossover(plan.asked, sizes=plan.lengths, dtype=r.dtype, device=r.device,
+                      target=r.target, backward=r.backward)
     if where is None and plan.order != "quadratic":
         return "crossover  not one alone: the quadratic order wins again at T=131072"
     return "crossover  " + (f"the quadratic order wins below T={where}" if where is not None else

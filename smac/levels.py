@@ -1,7 +1,7 @@
 """fenwick(l) for a number of levels: a spec with an axis of levels becomes one without.
 
-L[t,s] = l[t, bit_length(t xor s)] for t ≥ s is Σ_k row(l_k) * level(k), where l_k is l at level k. So
-behind `expand` there are inputs l_0, l_1, … without the axis, and a sum of masks that planner,
+L[t,s] = l[t, bit_length(t xor s)] for t ≥ s is Σ_k row(l_k) * level(k), where l_k is l at level k.
+So behind `expand` there are inputs l_0, l_1, … without the axis, and a sum of masks that planner,
 lowering and kernels know. T tokens take ⌈log₂ T⌉ + 1 levels: the token itself, then blocks of 1, 2,
 4 … tokens. Log-linear attention (arXiv:2506.04761).
 

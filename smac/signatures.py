@@ -17,8 +17,8 @@ class Param:
     """One parameter: `kind` is one of `KINDS`.
 
     For kind "expr": `allows` are the axes among T, S, W that the expression may carry, `carries`
-    those it must; `form` "name" asks for a bare input, "static" for numbers and sizes only, "levels"
-    for the axis that is declared as "levels of T", which nothing else takes.
+    those it must; `form` "name" asks for a bare input, "static" for numbers and sizes only,
+    "levels" for the axis that is declared as "levels of T", which nothing else takes.
     For "choice": the strings in `choices`. `default` (choice, flag, number) makes it optional.
     `hint` ends the message when the axes do not fit.
     """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import smac
+from smac.levels import levels_of
 from smac.testing.inputs import recipe, values
 
 SPECS = ("cosformer", "gamma_memory", "gla", "global_filter", "hydra", "linear_attention", "lion",
@@ -36,6 +37,8 @@ def draw(spec: smac.Spec, *, seed: int = 0, dtype: torch.dtype = torch.float64,
     """Inputs of `spec` by name, at SIZES unless told otherwise; floats are leaves of a graph."""
     lengths = SIZES | sizes
     lengths = {"S": lengths["T"], "W": lengths["T"]} | lengths
+    if spec.levels is not None:
+        lengths[spec.levels] = max(lengths.get(spec.levels, 0), levels_of(lengths["T"]))
     g = torch.Generator().manual_seed(seed)
     kinds = _recipe(str(spec)).kinds
     made = {i.name: values(i, lengths, kinds[i.name], g) for i in spec.inputs}

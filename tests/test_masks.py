@@ -301,10 +301,12 @@ def test_an_unknown_mask_is_named_with_its_neighbours() -> None:
         build(MaskTerm("decy", (Name("g"),)))
     assert str(e.value) == (
         "contraction.L: unknown mask 'decy'; expected one of approx, causal, circulant, col, "
-        "cumulative, decay, dense, diagonal, document, entry, fourier, kron, lag, level, ones, "
-        "prefix, reverse, row, semiseparable, shift, strict, toeplitz, transpose, wave, window; "
-        "did you mean 'decay'?"
+        "cumulative, decay, dense, diagonal, document, entry, fenwick, fourier, kron, lag, level, "
+        "ones, prefix, reverse, row, semiseparable, shift, strict, toeplitz, transpose, wave, "
+        "window; did you mean 'decay'?"
     )
+    with pytest.raises(SpecError, match="must be expanded for a number of levels"):
+        build(MaskTerm("fenwick", (Name("l"),)))
     with pytest.raises(SpecError, match="must be specialised before masks are built"):
         build(MaskTerm("given", ("x", MaskTerm("causal", ()), MaskTerm("causal", ()))))
 

@@ -42,7 +42,7 @@ def first_use(name: str, **more: Any) -> tuple[Launcher, FirstUse]:
     """The launcher of a small call, and its check."""
     op = smac.compile(name, **{k: v for k, v in more.items() if k in ("order", "chunk")})
     spec, x = op.spec, torch.randn
-    lengths = {"B": 1, "T": 40, "H": 2, "N": 8, "P": 4, "W": 40}
+    lengths = {"B": 1, "T": 40, "H": 2, "N": 8, "P": 4, "W": 40, "E": 8}
     values = tuple(None if i.may_be_absent else x([lengths.get(a, 1) for a in i.axes])
                    for i in spec.inputs)  # fmt: skip
     ends = torch.tensor([0, 13, 40]) if more.get("packed") else None
@@ -53,7 +53,7 @@ def first_use(name: str, **more: Any) -> tuple[Launcher, FirstUse]:
 
 @pytest.mark.parametrize(("name", "more"), [
     ("ssd", {"state": True}), ("retnet", {"packed": True, "state": True}), ("toeplitz", {}),
-    ("linear_attention", {}), ("rwkv6", {}),
+    ("linear_attention", {}), ("rwkv6", {}), ("log_linear", {}),
 ])  # fmt: skip
 def test_right_programs_pass_both_ways(cache: Path, name: str, more: dict[str, Any]) -> None:
     launcher, check = first_use(name, **more)

@@ -250,7 +250,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"let": {"a": "a"}}, "let.a: lets refer to each other in a cycle: a → a"),
     ({"axes": {"T": "batch"}}, "axes.T: T has a meaning of its own; choose another name"),
     ({"axes": {"G": "group of B"}},
-     'axes.G: expected "group of H" or "batch", found \'group of B\''),
+     'axes.G: expected "group of H", "batch" or "levels of T", found \'group of B\''),
     ({"contraction": {"equation": "TN,SN,SP->TP"}},
      'contraction.equation: expected "TN,SN,SP,TS->TP" or "TN,SN,SP,TSN->TP" or '
      "\"TN,SN,SP,TSP->TP\", found 'TN,SN,SP->TP'"),

@@ -2,7 +2,8 @@
 
 Log-linear attention weighs level l of each row by a number of its own: Σ_l row(x_l) * level(l),
 times a decay. A level is one lane, which forgets at each multiple of 2^l, so that T tokens take
-⌈log₂ T⌉ + 1 states.
+⌈log₂ T⌉ + 1 states. A spec writes fenwick(x), with an axis for the levels: smac/levels.py makes the
+sum of it, before masks are built.
 """
 
 from __future__ import annotations
@@ -52,4 +53,13 @@ class Level(Mask):
         return (Lane(ZERO, start, keep(late, ONE), keep(call("lt", at, Num(block // 2)), ONE)),)
 
 
+def fenwick(_: Expr) -> Mask:
+    """No mask before the number of levels is known. Raises SpecError."""
+    from smac.errors import SpecError
+
+    raise SpecError("contraction.L: fenwick(…) must be expanded for a number of levels "
+                    "(smac.levels.expand) before masks are built")  # fmt: skip
+
+
 register("level")(level)
+register("fenwick")(fenwick)

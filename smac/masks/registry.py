@@ -77,8 +77,6 @@ def _classified(term: MaskTerm, spec: object, scope: Scope) -> Mask:
 def _unknown(fn: str, spec: object) -> str:
     """What is wrong with a term that has no factory."""
     where = f"{name}: " if (name := getattr(spec, "name", "")) else ""
-    if fn == "fenwick":
-        return f"{where}contraction.L: fenwick(…) must be expanded (smac.levels) before masks are built"
     if fn == "given":
         return f"{where}contraction.L: given(…) must be specialised before masks are built"
     near = difflib.get_close_matches(fn, _FACTORIES, 1)

@@ -93,8 +93,8 @@ def _request(
     spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
     backward: bool, state: bool, sequences: int,
 ) -> tuple[Request, tuple[Fit, ...]]:  # fmt: skip
-    """The request of a specialised spec, with levels expanded, mask fitted and built, sizes complete
-    and target decided; and the fits."""
+    """The request of a specialised spec, with levels expanded, mask fitted and built, sizes
+    complete and target decided; and the fits."""
     _check_choice("dtype", dtype, tuple(ITEMSIZE))
     _check_choice("target", target, ("auto", *_TARGETS))
     if target == "auto":

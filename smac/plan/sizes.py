@@ -36,7 +36,8 @@ def complete_sizes(
     without an axis of levels.
 
     Batch and group axes default to 1, H, N and P to 1 where no input carries them, S to T, W to the
-    lags of T, an axis of levels to those of T. Raises PlanError for unknown axes, impossible lengths, and sizes that are missing.
+    lags of T, an axis of levels to those of T. Raises PlanError for unknown axes, impossible
+    lengths, and sizes that are missing.
     """
     groups, batch = spec.groups, spec.batch
     order = spec.scope.axes

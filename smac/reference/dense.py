@@ -160,8 +160,8 @@ def _fenwick(scope: Scope, l: Arg) -> Value:  # noqa: E741 (the paper's letter)
         return mul(value, _causal(scope))
     rest = tuple(a for a in value.axes if a not in ("T", along))
     at = _differ(scope)
-    data = value.to((*rest, "T", along)).expand(*value.to((*rest, "T", along)).shape[:-2],
-                                                len(at), -1)  # fmt: skip
+    data = value.to((*rest, "T", along))
+    data = data.expand(*data.shape[:-2], len(at), -1)
     if len(at) and data.shape[-1] <= int(at.max()):
         raise LaunchError(f"fenwick(l): found {along} = {data.shape[-1]} at T = {len(at)}; "
                           f"expected at least {int(at.max()) + 1} levels")  # fmt: skip
@@ -247,7 +247,8 @@ _RULES: dict[str, Callable[..., Value]] = {
     "causal": _causal, "decay": _decay, "semiseparable": _semiseparable, "toeplitz": _toeplitz,
     "window": _window, "document": _document, "fourier": _fourier, "strict": _strict,
     "transpose": _transpose, "shift": _shift, "reverse": _reverse, "prefix": _prefix,
-    "circulant": _circulant, "cumulative": _cumulative, "level": _level, "fenwick": _fenwick, "kron": _kron,
+    "circulant": _circulant, "cumulative": _cumulative, "level": _level, "kron": _kron,
+    "fenwick": _fenwick,
     "lag": lambda scope: Value(("T", "S"), _lags(scope).to(scope.dtype)), "wave": _wave,
     "ones": lambda scope: _where(_lags(scope) <= scope.sizes["T"], scope),
     "dense": lambda scope, m: scalar(m, scope),

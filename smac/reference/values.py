@@ -209,7 +209,8 @@ class Scope:
     """What names mean: `tensors` by input or let name, `sizes` by axis, the float type in use.
 
     `present` holds the inputs that were passed; `groups` are the axes that were expanded to H;
-    `levels` are axes that count the levels of T; `offset` is added to `index(T)` (tokens before the first, when a state is carried on).
+    `levels` are axes that count the levels of T; `offset` is added to `index(T)` (tokens before the
+    first, when a state is carried on).
     """
 
     tensors: Mapping[str, Value]

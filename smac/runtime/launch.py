@@ -280,7 +280,8 @@ class Launcher:
         for owner, parts in cell.parts.items():
             found = tuple(p for n in parts if isinstance(p := gradients.get(n), tuple))
             if found:
-                gradients[owner] = Stack(found, cell.level_dim(owner), cell.sizes[cell.levels or ""])
+                length = cell.sizes[cell.levels or ""]
+                gradients[owner] = Stack(found, cell.level_dim(owner), length)
         return Routes(tuple(places[n] for n in runnable.reads()),
                       tuple(gradients.get(n) for n in names))  # fmt: skip
 

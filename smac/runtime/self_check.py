@@ -199,7 +199,7 @@ def _key(launcher: Launcher, runnable: Runnable) -> Key:
 
 def tiny_sizes(sizes: Mapping[str, int], chunk: int, groups: tuple[str, ...],
                levels: str | None = None) -> dict[str, int]:  # fmt: skip
-    """Small sizes of the same kind: N, P and levels as they are; T of two chunks, with the same rest;
+    """Small sizes of the same kind: N, P, levels as they are; T of two chunks, with the same rest;
     others 1, a multiple of 16 or neither, as they were, for compilers tell these apart."""
     T, rows = sizes["T"], max(chunk, ROWS)
     short = T if 3 * rows > T else 2 * rows + T % rows

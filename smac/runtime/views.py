@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """From a caller's layout to a buffer's: one level of an axis picked (dimension, level), a T axis
+    """From a caller's layout to a buffer's: a level of an axis picked (dimension, level), a T axis
     of length 1 put in, then axes permuted."""
 
     token: int | None

@@ -25,6 +25,7 @@ from specs_triton import SPECS  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import smac  # noqa: E402
+from smac.levels import levels_of  # noqa: E402
 from smac.testing.errors import FEW  # noqa: E402
 
 SHIPPED = {
@@ -135,6 +136,8 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     if "W" not in sizes:
         both = spec.startswith("bidirectional")
         given["W"] = max(2 * given["T"] - 1, 0) if both else given["T"]
+    if op.spec.levels is not None:
+        given[op.spec.levels] = levels_of(given["T"])
     inputs = draw(op, given, special)
     a = leaves(inputs, dtype, strided)
     # The oracle sees what the kernels see: rounding of the inputs is no error of theirs.
@@ -247,7 +250,7 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec in ("factors", "three_lanes", "both_ways", "quasi"):
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
     add("retnet-chunked-reset-state", "retnet", "chunked", state=True, special=True)
-    add("log_linear-chunked-float64", "log_linear", "chunked", T=64, B=1, H=1)
+    add("log_linear-chunked-float64", "log_linear", "chunked", T=70, B=1, H=1)
     for spec in ("retnet", "quasi"):
         add(f"{spec}-chunks-float32", spec, "chunks", torch.float32)
     add("ssd-chunks-wide", "ssd", "chunks", N=35, P=40, B=1, H=2)

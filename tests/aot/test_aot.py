@@ -30,8 +30,8 @@ TYPES = (("bfloat16", (80, 90, 100)), ("float32", (90,)), ("float64", (90,)))
 VERSIONS = ("pinned", "3.6.0")
 #: What the table below is written to; tests/conftest.py prints it at the end.
 TABLE = ROOT / "build" / "aot.txt"
-#: Why registers spill (255 a thread do not do), by case and kernel, in whatever type and on whatever
-#: architecture. Other tiles were measured on an H100 and are slower: benchmarks/LOG.md.
+#: Why registers spill (255 a thread do not do), by case and kernel, in any type on any
+#: architecture. Other tiles were measured and are slower: benchmarks/LOG.md.
 _STATE = "the state [128, 64] in float32 beside a chunk's operands and its output"
 _BOTH = "scores and their gradient [64, 64] in float32 beside both states of a chunk"
 _SCORES = "scores, masked scores and their gradient [64, 64] in float32 beside two operands"

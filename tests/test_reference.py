@@ -132,9 +132,9 @@ def test_a_turn_far_from_the_start_is_that_of_its_lag() -> None:
     assert (end.pos, last.pos) == (6, 400_006)
     plain, _ = recurrence(s, inputs, smac.State(zero, pos=400_000), dtype=torch.float32)
     torch.testing.assert_close(plain.double(), whole, rtol=1e-5, atol=1e-5)
-    for given in (zero, smac.State(zero)):
+    for start in (zero, smac.State(zero)):
         with pytest.raises(LaunchError) as e:
-            reference(s, inputs, initial_state=given)
+            reference(s, inputs, initial_state=start)
         assert str(e.value) == "initial_state.pos is missing; this spec needs S, pos"
 
 

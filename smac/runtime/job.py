@@ -147,12 +147,11 @@ def misfit(made: Case, launcher: Launcher, exact: Sequence[Tensor | None]) -> st
 def result_names(launcher: Launcher, backward: bool) -> list[str]:
     """Names of the results, for messages."""
     cell = launcher.cell
-    states = [] if cell.layout is None else ["state.S", "state.last"]
-    last = states[: 1 + (cell.layout is not None and cell.layout.ids is not None)]
+    states = [] if cell.layout is None else [n.replace("S0", "S") for n in cell.layout.buffers]
     lengths = ["cu_seqlens"] if cell.sequences else []
     if backward:
-        return [f"the gradient of {n}" for n in (*cell.declared, *lengths, *last)]
-    return [*launcher.output_names, *last]
+        return [f"the gradient of {n}" for n in (*cell.declared, *lengths, *states)]
+    return [*launcher.output_names, *(n for n in states if n != "state.pos")]
 
 
 def in_config(config: Config, backward: bool) -> Callable[[Plan], Plan]:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from smac.errors import PlanError
 from smac.ir import Buffer, Program
+from smac.plan.digits import few_digits, most_tokens
 from smac.runtime.autograd import differentiable
 from smac.runtime.device import interpreted
 from smac.runtime.module import load
 from smac.runtime.player import player
-from smac.runtime.state import Layout
+from smac.runtime.state import BUFFERS, Layout
 from smac.runtime.views import Routes, View, given_back, taken
 from smac.runtime.warm import compile_for, without_memory
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from smac.plan.types import Plan
 
 #: State buffers that a program reads; the others it makes.
-STATES_IN = ("state.S0", "state.last", "state.dST")
+STATES_IN = (*BUFFERS, "state.dST")
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,13 @@ class Launcher:
                  for n, axes in cell.declared.items()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
         lengths = ("cu_seqlens",) if cell.sequences else ()
-        places = {n: i for i, n in enumerate((*cell.declared, *lengths, *STATES_IN))}
+        states = () if cell.layout is None else cell.layout.buffers
+        places = {n: i for i, n in enumerate((*cell.declared, *lengths, *states))}
         self._moved = {n: v for n, v in views.items() if not v.plain}
         self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
         self._index = cell.device.index if cell.device.type == "cuda" else None
+        self._most = most_tokens(plan.request) if cell.layout is not None else None
+        self._most_back: int | None = None
         self.backward_plan: Plan | None = None
         self._backward: Runnable | None = None
         self._first_use: FirstUse | None = None
@@ -138,8 +142,11 @@ class Launcher:
         if layout is not None:
             entering, pos = self.entering(given)
             tensors = [*tensors, *entering]
+            self._reach(self.plan, self._most, pos)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
+            assert self.backward_plan is not None
+            self._reach(self.backward_plan, self._most_back, pos)
             made = differentiable(self, tensors)
         else:
             made = self.forward(tensors)
@@ -163,6 +170,13 @@ class Launcher:
             raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
                             f"{cell.continues}")  # fmt: skip
         return layout.join(state), state.pos or 0
+
+    def _reach(self, plan: Plan, most: int | None, pos: int) -> None:
+        """PlanError where `plan`, which has digits for `most` tokens, is to go on beyond them."""
+        end = pos + self.cell.sizes["T"]
+        if most is not None and pos and end > most:  # at pos 0 the planner has looked
+            raise PlanError(f"{self.name}: a sequence cannot be continued to {end} tokens: the "
+                            f"{plan.order} order {few_digits(plan.request, end)}")  # fmt: skip
 
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The forward program on present inputs and state buffers, in the caller's layout."""
@@ -227,6 +241,7 @@ class Launcher:
                     from smac.lower import backward
 
                     self.backward_plan = self._plan_backward()
+                    self._most_back = most_tokens(self.backward_plan.request)
                     program = backward(self.backward_plan)
                     made = Runnable.of(program, self.target, self._precision)
                     self._routes = self._routed(made)
@@ -244,7 +259,7 @@ class Launcher:
         """Where a backward finds its arguments, and where its gradients go."""
         cell, buffers = self.cell, runnable.program.buffers
         lengths = ("cu_seqlens",) if cell.sequences else ()
-        states = () if cell.layout is None else STATES_IN[: 1 + (cell.layout.ids is not None)]
+        states = () if cell.layout is None else cell.layout.buffers
         names = (*cell.declared, *lengths, *states)
         places = {n: (i, self._moved.get(n)) for i, n in enumerate(names)}
         due = [b for b in buffers if b.role == "cotangent"]

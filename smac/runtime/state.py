@@ -15,6 +15,10 @@ from torch.utils import _pytree as pytree
 
 from smac.errors import LaunchError
 
+#: The buffers that a State goes into, in order; a spec without documents, or one that reads no
+#: positions, has no such buffer.
+BUFFERS = ("state.S0", "state.last", "state.pos")
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -74,6 +78,12 @@ class Layout:
     last_axes: tuple[str, ...]
     position: bool
 
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The names of what `zeros` and `join` make."""
+        there = (True, self.ids is not None, self.position)
+        return tuple(n for n, due in zip(BUFFERS, there, strict=True) if due)
+
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of the buffer: z's column included."""
         length = {a: sizes[a] if a in self.carried else 1 for a in self.axes if a != "R"}
@@ -93,15 +103,18 @@ class Layout:
 
     def zeros(self, sizes: Mapping[str, int], dtype: torch.dtype,
               device: torch.device) -> tuple[Tensor, ...]:  # fmt: skip
-        """State buffers before the first token: zeros, and a last id that is nobody's."""
+        """State buffers before the first token: zeros (so is the position), and a last id that is
+        nobody's."""
         buffers = [torch.zeros(self.shape(sizes), dtype=dtype, device=device)]
         if self.ids is not None:
             shape = [sizes[a] for a in self.last_axes]
             buffers.append(torch.full(shape, -1, dtype=torch.int64, device=device))
+        if self.position:
+            buffers.append(torch.zeros((), dtype=torch.int64, device=device))
         return tuple(buffers)
 
     def join(self, state: State) -> tuple[Tensor, ...]:
-        """The buffers (S0, last) that hold a checked `state`."""
+        """The buffers (S0, last, pos) that hold a checked `state`."""
         S, z = state.S, state.z
         for dim in self._dropped():
             S = S.unsqueeze(dim)
@@ -110,13 +123,17 @@ class Layout:
             for dim in self._dropped():
                 z = z.unsqueeze(dim) if self.axes[dim] != "P" else z
             S = torch.cat([S, z.unsqueeze(-1)], -1)
-        if self.ids is None:
-            return (S,)
-        assert state.last is not None
-        return (S, state.last)
+        buffers = [S]
+        if self.ids is not None:
+            assert state.last is not None
+            buffers.append(state.last)
+        if self.position:  # a tensor, so that nothing that is compiled or kept depends on it
+            assert state.pos is not None
+            buffers.append(torch.full((), state.pos, dtype=torch.int64, device=S.device))
+        return tuple(buffers)
 
     def split(self, buffers: tuple[Tensor, ...], pos: int) -> State:
-        """The state in the buffers (ST, last) after `pos` tokens."""
+        """The state in the buffers (ST, last, …) after `pos` tokens."""
         S, z = buffers[0], None
         dropped = self._dropped()
         if self.normalised:

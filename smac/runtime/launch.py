@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from smac.errors import PlanError
+from smac.errors import LaunchError, PlanError
 from smac.ir import Buffer, Program
 from smac.plan.digits import few_digits, most_tokens
 from smac.runtime.autograd import differentiable
-from smac.runtime.device import interpreted
+from smac.runtime.device import capturing, interpreted
 from smac.runtime.module import load
 from smac.runtime.player import player
 from smac.runtime.state import BUFFERS, Layout
@@ -138,7 +138,8 @@ class Launcher:
         """Outputs (a tensor, or a tuple), paired with a State when `want`.
 
         `tensors`: the inputs, then cu_seqlens where there are packed sequences."""
-        cell, layout, pos = self.cell, self.cell.layout, 0
+        cell, layout = self.cell, self.cell.layout
+        pos: int | Tensor = 0
         if layout is not None:
             entering, pos = self.entering(given)
             tensors = [*tensors, *entering]
@@ -156,7 +157,7 @@ class Launcher:
             return y
         return y, layout.split(made[n:], pos + cell.sizes["T"])
 
-    def entering(self, given: object) -> tuple[tuple[Tensor, ...], int]:
+    def entering(self, given: object) -> tuple[tuple[Tensor, ...], int | Tensor]:
         """State buffers for what the caller gave (None: zeros), and the tokens before it.
 
         LaunchError where it does not fit, PlanError where the spec cannot be continued."""
@@ -169,12 +170,23 @@ class Launcher:
         if cell.continues is not None:
             raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
                             f"{cell.continues}")  # fmt: skip
-        return layout.join(state), state.pos or 0
+        pos = state.pos or 0 if isinstance(state.pos, int | None) else state.pos
+        if layout.position and isinstance(pos, int) and capturing():
+            raise LaunchError(f"{self.name}: found a state at token {pos} in a CUDA graph, whose "
+                              "replays would all start there; expected its pos as a tensor: smac."
+                              "State(state.S, …, pos=torch.tensor(state.pos, device='cuda'))")
+        return layout.join(state), pos
 
-    def _reach(self, plan: Plan, most: int | None, pos: int) -> None:
+    def _reach(self, plan: Plan, most: int | None, pos: int | Tensor) -> None:
         """PlanError where `plan`, which has digits for `most` tokens, is to go on beyond them."""
+        if most is None or (isinstance(pos, int) and pos == 0):  # there the planner has looked
+            return
+        if isinstance(pos, Tensor):
+            raise PlanError(f"{self.name}: found state.pos as a tensor, which nobody looks at; "
+                            f"expected a number: the {plan.order} order has digits for {most} "
+                            "tokens alone")  # fmt: skip
         end = pos + self.cell.sizes["T"]
-        if most is not None and pos and end > most:  # at pos 0 the planner has looked
+        if end > most:
             raise PlanError(f"{self.name}: a sequence cannot be continued to {end} tokens: the "
                             f"{plan.order} order {few_digits(plan.request, end)}")  # fmt: skip
 

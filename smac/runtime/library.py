@@ -55,21 +55,22 @@ def traced(op: Op, values: Sequence[Any], given: Any, want: bool, cu_seqlens: Te
     """What a call of `op` returns, by way of smac::call. Python that torch.compile can follow."""
     names = [n for n, x in zip(op._names, values, strict=True) if x is not None]
     inputs = [x for x in values if x is not None]
-    pos = 0
+    pos: int | Tensor = 0
     fields: list[str] = []
     state: list[Tensor] = []
     if isinstance(given, State):
-        pos = given.pos or 0
-        parts = ((n, getattr(given, n)) for n in FIELDS)
+        pos = given.pos or 0 if isinstance(given.pos, int | None) else given.pos
+        parts = ((n, getattr(given, n)) for n in (*FIELDS, "pos"))
         for name, x in parts:
-            if x is not None:
+            if isinstance(x, Tensor):
                 fields.append(name)
                 state.append(x)
     elif given is not None:
         fields, state = ["S"], [given]
     stateful = want or given is not None
     made = torch.ops.smac.call(op._text, ",".join(names), inputs, cu_seqlens, ",".join(fields),
-                               state, pos, stateful, step)  # fmt: skip
+                               state, pos if isinstance(pos, int) else 0, stateful,
+                               step)  # fmt: skip
     n = len(op.spec.output)
     y = made[0] if n == 1 else tuple(made[:n])
     if not want:
@@ -98,7 +99,7 @@ def _given(fields: str, state: Sequence[Tensor], pos: int) -> State | None:
     if not state:
         return None
     parts: dict[str, Any] = dict(zip(fields.split(","), state, strict=True))
-    return State(parts["S"], parts.get("z"), parts.get("last"), None, pos)
+    return State(parts["S"], parts.get("z"), parts.get("last"), None, parts.get("pos", pos))
 
 
 def _own(x: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -195,7 +196,7 @@ def _gradients(launcher: Launcher, inputs: Sequence[Tensor], cu_seqlens: Tensor 
         entering = launcher.entering(given)[0]
         S, z = cotangents[n], cotangents[n + 1] if layout.normalised else None
         last = entering[1] if layout.ids is not None else None
-        due.append(layout.join(State(S, z, last))[0])
+        due.append(layout.join(State(S, z, last, None, 0))[0])
     tensors = [*inputs, *lengths, *entering]
     made = launcher.backward(tensors, due, [x.is_floating_point() for x in tensors])
     found: list[Any] = [g for x, g in zip(inputs, made, strict=False) if x.is_floating_point()]

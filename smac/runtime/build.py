@@ -56,8 +56,8 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
         return plan if choose is None or any(n == 0 for n in sizes.values()) else choose(plan)
 
     cell = Cell(spec.name, {i.name: i.axes for i in special.inputs}, sizes, dtype, device,
-                special.batch, layout, _ends_here(special, target) if state else None,
-                step, n)  # fmt: skip
+                special.batch, layout, _ends_here(special) if state else None, step,
+                n)  # fmt: skip
     return Launcher(cell, make(False), lambda: make(True),
                     options.precision_in(devices.dtype_named(dtype)))  # fmt: skip
 
@@ -133,11 +133,8 @@ def _reads_position(spec: Spec) -> bool:
     return any(isinstance(e, Index) and e.axis == "T" for e in _every(spec))
 
 
-def _ends_here(spec: Spec, target: str) -> str | None:
+def _ends_here(spec: Spec) -> str | None:
     """Why a sequence of this (specialised) spec cannot be continued, or None."""
-    if target == "triton" and _reads_position(spec):
-        return ("the spec reads index(T), which starts at 0 on target triton so far; use "
-                "target='torch'")  # fmt: skip
     if any(isinstance(e, Size) and e.axis == "T" for e in _every(spec)):
         return "the spec reads size(T), which is not known before the end"
     return None

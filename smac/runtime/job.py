@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Outputs beyond this are of a spec that does not like its inputs (and float16 ends at 65504).
 CALM = 1e4
+#: Tokens before those of a case with states, for what reads positions.
+POSITION = 5
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Case:
         cell = launcher.cell
         if cell.layout is not None:
             found += cell.layout.zeros(cell.state_sizes, cell.acc, cell.device)
+            if cell.layout.position:
+                found[-1] += POSITION
         return found
 
 

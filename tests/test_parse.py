@@ -46,8 +46,8 @@ def test_load_by_name_path_and_text(tmp_path: Path) -> None:
 ERRORS = [
     ('L = "decay(gamma)"', 'L = "decy(gamma)"', "<text>:15: contraction.L: unknown mask 'decy'; "
      "expected one of causal, decay, semiseparable, toeplitz, window, document, fourier, dense, "
-     "entry, approx, ones, lag, circulant, level, kron, wave, prefix, row, col, strict, diagonal, "
-     "transpose, shift, reverse; did you mean 'decay'?"),
+     "entry, approx, ones, lag, circulant, level, cumulative, kron, wave, prefix, row, col, "
+     "strict, diagonal, transpose, shift, reverse; did you mean 'decay'?"),
     ('gamma = "H"', 'gamma = "Q"', "<text>:8: inputs.gamma: unknown axis 'Q'; expected axes among "
      "B T S W H N P, or declare it in [axes]"),
     ('{axes = "B T H P"}', '{axis = "B T H P"}', "<text>:7: inputs.v.axis: unknown key 'axis'; "

@@ -1,8 +1,9 @@
 """Tensors that suit a spec, drawn for trials and self-tests: finite outputs, decays that shrink.
 
-Values lie in ±(0.1, 0.9): below 0 where a log decay would grow otherwise, of any sign in Q, K and V
-of a spec without normaliser (a sum of any signs is no divisor), above 0 elsewhere. What suits every
-spec is not known beforehand, so there are several ways to draw (`WAYS`), the first the best.
+Values lie in ±(0.1, 0.9): below 0 where a log decay would grow otherwise, of any sign in V and, in
+a spec without normaliser (a sum of any signs is no divisor), in Q and K, above 0 elsewhere. What
+suits every spec is not known beforehand, so there are several ways to draw (`WAYS`), the first the
+best.
 
 Non-goals: hard values and layouts (smac/testing/inputs.py).
 """
@@ -59,11 +60,12 @@ def kinds(spec: Spec, mask: Mask, way: int) -> Iterator[tuple[str, tuple[str, ..
 
 
 def _operands(spec: Spec, mask: Mask) -> frozenset[str]:
-    """Inputs along N or P that are read by Q, K and V alone."""
-    if any("Z" in names(e) for _, e in spec.output):
-        return frozenset()
-    others = {n for e in mask.parameters() for n in names(e)}
-    c = spec.contraction
+    """Inputs along N or P that are read by Q, K and V alone; by V alone where Z divides.
+
+    A mean of values of one sign hardly varies: what its gradients differ in would be roundings."""
+    c, divided = spec.contraction, any("Z" in names(e) for _, e in spec.output)
+    positive = (c.Q, c.K) if divided else ()
+    others = {n for e in (*mask.parameters(), *positive) for n in names(e)}
     read = {n for e in (c.Q, c.K, c.V) for n in names(e)} - others
     return frozenset(i.name for i in spec.inputs
                      if i.name in read and "T" in i.axes and {"N", "P"} & set(i.axes))  # fmt: skip

@@ -8,7 +8,7 @@ Non-goals: drawing inputs (draws.py), running anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch import Tensor
 TOLERANCE = {"float64": 1e-8, "float32": 1e-3, "tf32": 2e-2, "float16": 2e-2, "bfloat16": 5e-2}
 #: Gradients come of longer chains of roundings.
 GRADIENTS = 2.0
+#: What a plain computation in the same types loses is let pass this many times: sums that cancel
+#: lose digits by any kernel.
+SLACK = 4.0
 #: Fewer numbers than this may cancel, and are measured by the largest of their peers too.
 FEW = 64
 
@@ -28,8 +31,10 @@ def tolerance(dtype: str, precision: str, gradients: bool) -> float:
 
 
 def worst(names: Sequence[str], got: Sequence[Tensor | None], exact: Sequence[Tensor | None],
-          limit: float) -> tuple[str, float] | None:  # fmt: skip
-    """The first tensor that is off by more than `limit`, and its error; None where all are right.
+          limit: float, losses: Mapping[str, float] | None = None,
+          ) -> tuple[str, float] | None:  # fmt: skip
+    """The first tensor that is off by more than `limit`, and than `SLACK` times what `losses` says
+    of any computation in these types, and its error; None where all are right.
 
     Where the exact value is beyond the type of the result nothing is asked of it."""
     scales = [_rms(x.double()) for x in exact if x is not None and x.numel()]
@@ -38,9 +43,14 @@ def worst(names: Sequence[str], got: Sequence[Tensor | None], exact: Sequence[Te
         if a is None or b is None or not a.numel():
             continue
         error = _error(a, b, largest)
-        if not error <= limit:
+        if not error <= max(limit, SLACK * (losses or {}).get(name, 0.0)):
             return name, error
     return None
+
+
+def relative(got: Tensor, exact: Tensor) -> float:
+    """The root mean square of the error, relative to that of the values."""
+    return _error(got, exact, 0.0)
 
 
 def _error(got: Tensor, exact: Tensor, largest: float) -> float:

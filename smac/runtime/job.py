@@ -6,7 +6,7 @@ Non-goals: no processes (tune.py starts them, trial.py is one), no choice of con
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from smac.plan.config import Config
 from smac.plan.space import replanned
+from smac.reference import baseline, reference
 from smac.runtime.build import launcher_for
 from smac.runtime.draws import WAYS, draw
-from smac.runtime.held import tolerance, worst
+from smac.runtime.held import relative, tolerance, worst
 from smac.runtime.launch import Launcher
 from smac.runtime.options import Options
 from smac.runtime.validate import Signature
@@ -129,17 +130,45 @@ def truth(job: Job, on: str = "") -> tuple[Case, list[Tensor | None]]:
     return (case(job, way) if on else made), exact
 
 
-def misfit(made: Case, launcher: Launcher, exact: Sequence[Tensor | None]) -> str | None:
+def lost(made: Case) -> dict[str, float]:
+    """Relative errors of the same-precision baseline on the inputs of `made`, by the names of
+    results: the digits that the sums of this case cost by any kernel. Quadratic in T, on the CPU,
+    without states and packed sequences."""
+    inputs = {i.name: x if x is None else x.detach().cpu()
+              for i, x in zip(made.spec.inputs, made.values, strict=True)}  # fmt: skip
+    low, exact = ({n: x if x is None or not x.is_floating_point() else
+                   to(x).requires_grad_(made.job.backward) for n, x in inputs.items()}
+                  for to in (torch.clone, torch.Tensor.double))  # fmt: skip
+    with torch.enable_grad():
+        made_low, made_exact = baseline(made.spec, low), reference(made.spec, exact)
+    outputs = [(made_low, made_exact)] if torch.is_tensor(made_low) else list(
+        zip(made_low, made_exact, strict=True))  # fmt: skip
+    names = [n for n, _ in made.spec.output]
+    if not made.job.backward:
+        return {n: relative(a, b) for n, (a, b) in zip(names, outputs, strict=True)}
+    g = torch.Generator().manual_seed(1)
+    for a, b in outputs:
+        cotangent = torch.randn(b.shape, generator=g).bfloat16()
+        a.backward(cotangent.to(a.dtype), retain_graph=True)
+        b.backward(cotangent.double(), retain_graph=True)
+    return {f"the gradient of {n}": relative(x.grad, y.grad) for n, x in low.items()
+            if x is not None and (y := exact[n]) is not None
+            and x.grad is not None and y.grad is not None}  # fmt: skip
+
+
+def misfit(made: Case, launcher: Launcher, exact: Sequence[Tensor | None],
+           losses: Mapping[str, float] | None = None) -> str | None:  # fmt: skip
     """What is wrong with the results of `launcher`, in words; None where nothing is.
 
-    What its kernels fail to write is NaN; two runs must give the same bits."""
+    What its kernels fail to write is NaN; two runs must give the same bits. `losses`: relative
+    errors, by the names of results, that any computation in these types makes."""
     plan = launcher.plan
     limit = tolerance(plan.request.dtype, made.options.precision, made.job.backward)
     run = made.run(launcher)
     with _Poison():
         first, second = run(), run()
     names = result_names(launcher, made.job.backward)
-    wrong = worst(names, first, exact, limit)
+    wrong = worst(names, first, exact, limit, losses)
     if wrong is not None:
         return f"{wrong[0]} is off by {wrong[1]:.1e} (rms, relative), more than {limit:.0e}"
     for name, a, b in zip(names, first, second, strict=True):

@@ -27,7 +27,7 @@ from smac.runtime.build import planned
 from smac.runtime.cache import Key, Remembered
 from smac.runtime.device import capturing
 from smac.runtime.held import tolerance
-from smac.runtime.job import Case, Job, case, misfit, truth
+from smac.runtime.job import Case, Job, case, lost, misfit, truth
 from smac.runtime.mismatch import reproducer, write
 from smac.runtime.options import Options
 from smac.runtime.tune import device_name, versions
@@ -86,9 +86,12 @@ class FirstUse:
             RESULTS.write(key, {"name": self.spec.name, "program": runnable.program.name})
 
     def judge(self, launcher: Launcher, runnable: Runnable, tiny: Tiny) -> None:
-        """Hold the tiny case to the torch target; CodegenError where it is off."""
+        """Hold the tiny case to the torch target; CodegenError where it is off, and by more than a
+        plain computation in its types would be."""
         with _undisturbed():
             wrong = misfit(tiny.case, tiny.launcher, tiny.exact)
+            if wrong is not None:
+                wrong = misfit(tiny.case, tiny.launcher, tiny.exact, lost(tiny.case))
         if wrong is not None:
             raise self._refusal(launcher, runnable, tiny.case, wrong)
 

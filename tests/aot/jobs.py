@@ -40,7 +40,7 @@ CORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("ssd", "chunked sweep"): ("forward_rows", "forward_kernel", "backward_grad_mask_lane",
                                "backward_grad_inputs_0"),
     ("ssd", "chunked chunks"): ("backward_grad_v",),
-    ("ssd", "chunked segmented"): ("forward_join_KV",),
+    ("ssd", "chunked segmented"): ("forward_segments_KV", "forward_join_KV"),
     ("ssd", "quadratic"): ("forward_kernel",),
     ("toeplitz", "quadratic"): ("backward_grad_mask_lag_0",),
     ("gla", "linear"): ("forward_kernel", "backward_grad_mask_lane"),

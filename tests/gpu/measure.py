@@ -13,6 +13,41 @@ SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 ENDS = (0, 130, 130, 131, 300)
 
 
+def op_of(spec: str, order: str, schedule: str = "auto", chunk: int | None = None) -> Any:
+    """The op of a cell; `spec`: a name or TOML text; `order` may be a schedule."""
+    import smac
+
+    if schedule == "auto":
+        schedule = {"chunked": "sweep"}.get(order, order if order in SCHEDULES else "auto")
+    return smac.compile(spec, target="triton", order=SCHEDULES.get(order, order),
+                        schedule=schedule, chunk=chunk)  # fmt: skip
+
+
+def lengths(op: Any, sizes: dict[str, int]) -> Any:
+    """All lengths that the inputs of `op` have, of those in `sizes`."""
+    from smac.testing.cells import complete
+
+    have = {a for i in op.spec.inputs for a in i.axes}
+    return complete(op.spec, {a: n for a, n in sizes.items() if a in have})
+
+
+def source_of(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool,
+              schedule: str | None) -> str:  # fmt: skip
+    """A digest of the program that a cell runs, as it is for an H100; `schedule`: of packed
+    sequences."""
+    import hashlib
+
+    op = op_of(spec, order) if schedule is None else op_of(spec, order, schedule, chunk_of(order))
+    how = {"state": state} if schedule is None else {"state": state, "sequences": len(ENDS) - 1}
+    text = op.source(dtype=dtype, device="h100", **how, **dict(lengths(op, sizes)))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def chunk_of(order: str) -> int | None:
+    """Rows of a chunk of packed sequences: few, for what ends inside of chunks."""
+    return None if order == "linear" else 32
+
+
 def trial_of(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule: str = "auto",
              chunk: int | None = None, state: bool = False, special: bool = False,
              seed: int = 0) -> Any:  # fmt: skip
@@ -21,21 +56,15 @@ def trial_of(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedu
     `spec`: a name or TOML text; `order` may be a schedule."""
     import torch
 
-    import smac
-    from smac.testing.cells import Cell, complete
+    from smac.testing.cells import Cell
     from smac.testing.inputs import recipe
     from smac.testing.properties import Trial
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
-    if schedule == "auto":
-        schedule = {"chunked": "sweep"}.get(order, order if order in SCHEDULES else "auto")
-    order = SCHEDULES.get(order, order)
-    op = smac.compile(spec, target="triton", order=order, schedule=schedule, chunk=chunk)
-    have = {a for i in op.spec.inputs for a in i.axes}
-    wanted = complete(op.spec, {a: n for a, n in sizes.items() if a in have})
-    cell = Cell("triton", order, dtype, wanted, layout="strided", state=state, special=special,
-                seed=seed)  # fmt: skip
+    op = op_of(spec, order, schedule, chunk)
+    cell = Cell("triton", SCHEDULES.get(order, order), dtype, lengths(op, sizes), layout="strided",
+                state=state, special=special, seed=seed)  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Trial(op, cell, recipe(op.spec), device)
 
@@ -64,8 +93,7 @@ def packed(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool
 
     from smac.testing.properties import packed
 
-    trial = trial_of(spec, order, dtype, sizes, schedule=schedule,
-                     chunk=None if order == "linear" else 32)  # fmt: skip
+    trial = trial_of(spec, order, dtype, sizes, schedule=schedule, chunk=chunk_of(order))
     op = trial.op
     packed(trial, state)
     ends = torch.tensor(ENDS, device="cuda", dtype=torch.int32)

@@ -67,18 +67,22 @@ def refusals(refused: Refused) -> str:
     return "\n".join(lines)
 
 
-def record(path: Path, results: list[dict[str, Any]], left: int, digests: Mapping[str, str],
-           refused: Refused) -> None:  # fmt: skip
-    """Write verified.json: right cells, wrong ones, and how many were left."""
+def machine() -> dict[str, str]:
+    """The device and the versions that results hold for."""
     import torch
     import triton
 
+    return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "torch": torch.__version__, "triton": triton.__version__}  # fmt: skip
+
+
+def record(path: Path, results: list[dict[str, Any]], left: int, digests: Mapping[str, str],
+           refused: Refused) -> None:  # fmt: skip
+    """Write verified.json: right cells, wrong ones, and how many were left."""
     right = [r for r in results if "failed" not in r]
     key = str if not results else lambda r: tuple(str(r.get(k)) for k in results[0])
     path.write_text(json.dumps({
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "python": platform.python_version(), "torch": torch.__version__,
-        "triton": triton.__version__, "cells": len(right), "left": left,
+        **machine(), "python": platform.python_version(), "cells": len(right), "left": left,
         "failed": [r for r in results if "failed" in r],
         "results": sorted(right, key=key), "digests": dict(digests),
         "refused": [[*cell, why] for cell, why in refused.items()],

@@ -72,6 +72,34 @@ def test_changes_since_the_last_green_run_are_seen(
     assert run.changed() == ["(ssd linear float32: Broken: y is off)", "(2 cells were not run)"]
 
 
+@pytest.mark.parametrize(("changed", "error"), [
+    ({}, 1), ({"triton": "0"}, 2), ({"digests": {}}, 2), ({"results": []}, 2),
+])  # fmt: skip
+def test_a_cell_whose_program_is_what_it_was_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], error: int
+) -> None:
+    """It is where the versions, what starts programs, or the program are others."""
+    import measure
+
+    run = script()
+    monkeypatch.setattr(run, "RECORD", tmp_path / "verified.json")
+    monkeypatch.setattr(measure, "values", lambda *cell: {"error": 2})
+    cell = run.cells("ssd")[0]
+    made = run.run(cell)
+    assert (made["error"], len(made["source"])) == (2, 64)
+    known = {**report.machine(), "digests": run.digests(), "results": [{**made, "error": 1}]}
+    run.RECORD.write_text(json.dumps({**known, **changed}))
+    run._verified.cache_clear()
+    assert run.run(cell)["error"] == error
+    known["results"][0]["source"] = "another"
+    run.RECORD.write_text(json.dumps(known))
+    run._verified.cache_clear()
+    assert run.run(cell)["error"] == 2
+    monkeypatch.setenv(run.AGAIN, "1")
+    run._verified.cache_clear()
+    assert run.run(cell)["error"] == 2
+
+
 def test_the_matrix_is_what_the_planner_takes() -> None:
     """Every spec, in all orders and schedules that can be had, and in no other: a new spec, or an
     order that it can newly be run in, has to be verified."""

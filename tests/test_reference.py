@@ -138,6 +138,15 @@ def test_a_turn_far_from_the_start_is_that_of_its_lag() -> None:
         assert str(e.value) == "initial_state.pos is missing; this spec needs S, pos"
 
 
+def test_what_reads_no_position_needs_none() -> None:
+    """A wave that does not turn, and one on the side of given(…) that is not taken."""
+    still = spec("decay(0.9) * wave(0) + level(0) * given(g, wave(1), causal())",
+                 'g = {axes = "H", optional = true}')  # fmt: skip
+    _, state = reference(still, tensors(6), return_state=True)
+    assert state.pos is None
+    reference(still, tensors(6), initial_state=state)
+
+
 def test_rank_of_the_state_and_its_lane_order() -> None:
     s, inputs = case("decay(gamma) + 0.5 * semiseparable(log_decay = g)", 5)
     _, state = reference(s, inputs, return_state=True)

@@ -369,6 +369,9 @@ def test_a_graph_does_not_keep_a_position(monkeypatch: pytest.MonkeyPatch) -> No
      "xpos: a sequence cannot be continued to 8192 tokens: the linear order loses 14 bits at "
      "T = 8192, in the gradient of an angle that reads positions; at most 13 may go in float32; "
      "pass float64 inputs"),
+    ("log_linear", torch.float32, 2**24 - 8, False,
+     "log_linear: a sequence cannot be continued to 16777217 tokens: they are counted in float32 "
+     "on target torch, which has whole numbers up to 16777216; pass float64 inputs"),
     ("gamma_memory", torch.bfloat16, torch.tensor(5), False,
      "gamma_memory: found state.pos as a tensor, which nobody looks at; expected a number: the "
      "linear order has digits for 16383 tokens alone"),

@@ -6,7 +6,7 @@ Non-goals: the positions themselves (`Scope.index`), packed sequences (each star
 from __future__ import annotations
 
 from smac.errors import LaunchError
-from smac.expr import Index, Num, walk
+from smac.expr import Given, Index, Name, Num, children
 from smac.reference.dense import Arg
 from smac.reference.oracle import Inputs, needs_z
 from smac.reference.states import State, document_ids
@@ -16,24 +16,25 @@ from smac.terms import MaskTerm
 
 def reads_position(spec: Spec, present: frozenset[str]) -> bool:
     """Whether an operand, an output or a lane of the mask reads `index(T)`."""
-    c = spec.contraction
-    exprs = [c.Q, c.K, c.V, *(e for _, e in spec.output), *(e for _, e in spec.let)]
-    return any(_of(e, present) for e in (*exprs, c.L))
+    c, lets = spec.contraction, dict(spec.let)
 
+    def reads(arg: Arg) -> bool:
+        match arg:
+            case MaskTerm("wave" | "level", (Num(0), *_)) | str() | int() | float():
+                return False
+            case MaskTerm("wave" | "level" | "lag", _):
+                return True
+            case MaskTerm("given", (name, yes, no)) | Given(name, yes, no):
+                return reads(yes if name in present else no)
+            case MaskTerm(_, args):
+                return any(map(reads, args))
+            case Index(axis):
+                return axis == "T"
+            case Name(name):
+                return name in lets and reads(lets[name])
+        return any(map(reads, children(arg)))
 
-def _of(arg: Arg, present: frozenset[str]) -> bool:
-    if isinstance(arg, str | bool | int | float):
-        return False
-    if not isinstance(arg, MaskTerm):
-        return any(isinstance(e, Index) and e.axis == "T" for e in walk(arg))
-    match arg.fn:
-        case "wave" | "lag":
-            return True
-        case "level":
-            return arg.args[0] != Num(0)
-        case "given":
-            return _of(arg.args[1] if arg.args[0] in present else arg.args[2], present)
-    return any(_of(a, present) for a in arg.args)
+    return any(map(reads, (c.Q, c.K, c.V, c.L, *(e for _, e in spec.output))))
 
 
 def first_position(spec: Spec, inputs: Inputs, given: State | None) -> int:

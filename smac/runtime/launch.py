@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: State buffers that a program reads; the others it makes.
 STATES_IN = (*BUFFERS, "state.dST")
+#: Whole numbers up to this are float32's.
+WHOLE = 2**24
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,10 @@ class Launcher:
         if layout is not None:
             entering, pos = self.entering(given)
             tensors = [*tensors, *entering]
-            self._reach(self.plan, self._most, pos)
+            self.reach(pos)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
-            assert self.backward_plan is not None
-            self._reach(self.backward_plan, self._most_back, pos)
+            self.reach(pos, back=True)
             made = differentiable(self, tensors)
         else:
             made = self.forward(tensors)
@@ -170,15 +171,25 @@ class Launcher:
         if cell.continues is not None:
             raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
                             f"{cell.continues}")  # fmt: skip
-        pos = state.pos or 0 if isinstance(state.pos, int | None) else state.pos
+        pos = state.pos if isinstance(state.pos, Tensor) else state.pos or 0
+        end = pos + cell.sizes["T"]
+        if layout.position and self.target == "torch" and isinstance(end, int) and end > WHOLE and (
+                cell.acc == torch.float32):  # fmt: skip
+            raise PlanError(f"{self.name}: a sequence cannot be continued to {end} tokens: they "
+                            f"are counted in float32 on target torch, which has whole numbers up "
+                            f"to {WHOLE}; pass float64 inputs")  # fmt: skip
         if layout.position and isinstance(pos, int) and capturing():
             raise LaunchError(f"{self.name}: found a state at token {pos} in a CUDA graph, whose "
                               "replays would all start there; expected its pos as a tensor: smac."
                               "State(state.S, …, pos=torch.tensor(state.pos, device='cuda'))")
         return layout.join(state), pos
 
-    def _reach(self, plan: Plan, most: int | None, pos: int | Tensor) -> None:
-        """PlanError where `plan`, which has digits for `most` tokens, is to go on beyond them."""
+    def reach(self, pos: int | Tensor, back: bool = False) -> None:
+        """PlanError where a call that starts at `pos` goes further than its numbers have digits:
+        those of the forward program or, `back`, of the backward."""
+        plan = self.backward_plan if back else self.plan
+        most = self._most_back if back else self._most
+        assert plan is not None
         if most is None or (isinstance(pos, int) and pos == 0):  # there the planner has looked
             return
         if isinstance(pos, Tensor):

@@ -59,7 +59,7 @@ def traced(op: Op, values: Sequence[Any], given: Any, want: bool, cu_seqlens: Te
     fields: list[str] = []
     state: list[Tensor] = []
     if isinstance(given, State):
-        pos = given.pos or 0 if isinstance(given.pos, int | None) else given.pos
+        pos = given.pos if isinstance(given.pos, Tensor) else given.pos or 0
         parts = ((n, getattr(given, n)) for n in (*FIELDS, "pos"))
         for name, x in parts:
             if isinstance(x, Tensor):
@@ -193,7 +193,9 @@ def _gradients(launcher: Launcher, inputs: Sequence[Tensor], cu_seqlens: Tensor 
     entering: tuple[Tensor, ...] = ()
     due = list(cotangents[:n])
     if layout is not None:
-        entering = launcher.entering(given)[0]
+        entering, pos = launcher.entering(given)
+        launcher.backward_program()
+        launcher.reach(pos, back=True)
         S, z = cotangents[n], cotangents[n + 1] if layout.normalised else None
         last = entering[1] if layout.ids is not None else None
         due.append(layout.join(State(S, z, last, None, 0))[0])

@@ -48,7 +48,7 @@ def define_mask(name: str, entry: Callable[..., Tensor]) -> None:
         raise ValueError(f"the oracle already has a mask {name!r}")
 
     def rule(scope: Scope, *args: Arg) -> Value:
-        at = torch.arange(scope.sizes["T"], device=scope.device)
+        at = scope.index("T").data
         made = pointwise(entry, Value(("T",), at), Value(("S",), at),
                          *(scalar(a, scope) for a in args))  # fmt: skip
         return Value(made.axes, made.data.to(scope.dtype))
@@ -141,7 +141,7 @@ def _circulant(scope: Scope, h: Arg) -> Value:
 
 
 def _level(scope: Scope, level: Arg) -> Value:
-    t = torch.arange(scope.sizes["T"], device=scope.device)
+    t = scope.index("T").data
     bits = torch.tensor([[(int(a) ^ int(b)).bit_length() for b in t] for a in t])
     hit = (bits.reshape(len(t), len(t)).to(scope.device) == int(scalar(level, scope).data))
     return _where(hit & (_lags(scope) >= 0), scope)
@@ -169,7 +169,7 @@ def _wave(scope: Scope, omega: Arg, phase: Arg) -> Value:
 
 def _prefix(scope: Scope, p: Arg) -> Value:
     lags = Value(("T", "S"), _lags(scope))
-    s = Value(("S",), torch.arange(scope.sizes["T"], device=scope.device))
+    s = scope.index("T").rename("T", "S")
     return pointwise(lambda n, s, p: ((n >= 0) | (s < p)).to(scope.dtype), lags, s,
                      scalar(p, scope))  # fmt: skip
 

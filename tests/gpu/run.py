@@ -90,12 +90,10 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
 TWO_TYPES = frozenset(ORDERS) - {"ssd", "packed_ssd", "linear_attention", "retnet", "toeplitz",
                                  "multiscale", "gla", "hydra", "mamba3", "rwkv6"}  # fmt: skip
-#: Cells without states: what is above the diagonal keeps none, a diagonal beside a mask per channel
-#: has none in chunks, and what reads positions cannot continue.
+#: Cells without states: what is above the diagonal keeps none, and a diagonal beside a mask per
+#: channel has none in chunks.
 STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "segmented"),
-                       ("hydra", "linear"), ("rwkv6", "chunked"), ("fixed_wave", "chunked"),
-                       ("fixed_wave", "chunks"), ("fixed_wave", "segmented"),
-                       ("fixed_wave", "linear")})  # fmt: skip
+                       ("hydra", "linear"), ("rwkv6", "chunked")})
 TWO = ("bfloat16", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}

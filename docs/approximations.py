@@ -74,11 +74,10 @@ Where no rank up to `max_rank` does, the plan is an error that says which rank w
   fitted op refuses an h that is another tensor or was written to since.
 - The coefficients are constants: no gradient flows through a fit, and an h that requires one is
   refused. Train h without `approx`, fit it for inference.
-- `op.refit(T=…)` also fixes a fit of numbers for sequences of up to T tokens. Where it has real
-  poles alone, the fitted op has states (`step`, `initial_state`); beyond T tokens the bound is not
-  measured.
-- A fit that turns reads positions, which no state carries and `cu_seqlens` does not restart: such a
-  fit has no `step`, and packed sequences go by `document(ids)`.
+- `op.refit(T=…)` also fixes a fit of numbers for sequences of up to T tokens: the fitted op has
+  states (`step`, `initial_state`); beyond T tokens the bound is not measured.
+- A fit that turns reads positions. A state carries them on, in `pos`; `cu_seqlens` does not restart
+  them, so that packed sequences of such a fit go by `document(ids)`.
 - Float32 rounding comes on top of the bound; `explain` estimates it from the sum of |coefficients|.
 - Below the T at which `smac plan` says that the quadratic order wins, the exact mask is the faster.
 

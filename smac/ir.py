@@ -11,7 +11,8 @@ state by itself, a `Join` makes of that the states that enter them, and the walk
 Names: a read of Y's gradients goes to "d.Q", "d.K", "d.V"; a value v of the mask gets "d.v"; the
 cotangent of an output y is the buffer "d.y", the gradient of an input x the buffer "grad.x". States
 are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
-"state.last" and "state.last_out" (the id of the last token before, and of the last token).
+"state.last" and "state.last_out" (the id of the last token before, and of the last token);
+"state.pos" (how many tokens came before) is there where a kernel's expressions read `index(T)`.
 
 A packed program runs sequences that lie behind one another along T, each as if it were alone: the
 buffer "cu_seqlens" says where they start and end, states have the axis SEQ in the place of B. What

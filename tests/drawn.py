@@ -16,13 +16,13 @@ SPECS = ("cosformer", "gamma_memory", "gla", "global_filter", "hydra", "linear_a
          "log_linear", "low_rank", "mamba3", "multiscale", "packed_ssd", "prefix_lm", "retnet",
          "rmt", "rwkv6", "semiseparable2", "ssd", "toeplitz", "window", "xpos")  # fmt: skip
 #: Those with a chunked order, and those that keep a state between calls: nothing above the
-#: diagonal, and no lanes that read positions.
+#: diagonal, and no size(T). A state of those that are `COUNTED` says how many tokens came before.
 CHUNKED = tuple(name for name in SPECS
                 if name not in ("global_filter", "rmt", "toeplitz", "window"))  # fmt: skip
 BY_FFT = ("global_filter", "toeplitz")
 STATEFUL = tuple(name for name in CHUNKED if name not in (
-    "cosformer", "gamma_memory", "hydra", "lion", "log_linear", "low_rank", "prefix_lm",
-    "xpos"))  # fmt: skip
+    "cosformer", "hydra", "lion", "low_rank", "prefix_lm"))  # fmt: skip
+COUNTED = ("gamma_memory", "log_linear", "xpos")
 SIZES = {"B": 2, "T": 9, "H": 4, "G": 2, "N": 3, "P": 2}
 
 

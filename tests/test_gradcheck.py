@@ -57,7 +57,8 @@ def test_gradients_of_states(name: str, order: str) -> None:
 
     def run(*xs: Tensor) -> tuple[Tensor, ...]:
         n = len(names)
-        state = State(xs[n], xs[n + 1] if len(xs) > n + 1 else None, start.last)
+        state = State(xs[n], xs[n + 1] if len(xs) > n + 1 else None, start.last, None,
+                      start.pos)  # fmt: skip
         y, new = op(**{**inputs, **dict(zip(names, xs[:n], strict=True))}, initial_state=state,
                     return_state=True)  # fmt: skip
         return (y, new.S) if new.z is None else (y, new.S, new.z)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import close, draw, floats
+from drawn import close, draw, floats, span, token
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -158,6 +158,27 @@ def test_states_have_a_rank_for_each_level_that_is_given() -> None:
     assert op.init_state(B=2, H=4, N=3, P=2, T=20, E=9).S.shape == state.S.shape
 
 
+@pytest.mark.parametrize("order", ["linear", "chunked"])
+def test_states_go_on_as_far_as_levels_are_given(order: str) -> None:
+    op = compiled("log_linear", order)
+    x = draw(op.spec, T=32, E=6, grad=False)
+    exact, end = op.reference(**x, return_state=True)
+    first, middle = op(**span(op.spec, x, 0, 13), return_state=True)
+    second, state = op(**span(op.spec, x, 13, 30), initial_state=middle, return_state=True)
+    last = []
+    for t in (30, 31):
+        y, state = op.step(state, **token(op.spec, x, t))
+        last.append(y)
+    close(torch.cat([first, second, torch.stack(last, 1)], 1), exact)
+    close(state.S, end.S)
+    tail, _ = op.reference(**span(op.spec, x, 13, 32), initial_state=middle, return_state=True)
+    close(tail, exact[:, 13:])
+    with pytest.raises(LaunchError, match=(
+        r"^log_linear: expected E ≥ 7, the levels of 33 tokens, 32 of them before this call; got 6$"
+    )):  # fmt: skip
+        op.step(state, **token(op.spec, x, 0))
+
+
 def test_a_plan_knows_the_levels_of_its_length() -> None:
     op = smac.compile("log_linear", target="torch")
     for T, n in ((1, 1), (64, 7), (65, 8), (8192, 14)):
@@ -201,12 +222,12 @@ def test_traced_calls_take_the_one_input() -> None:
     op = compiled("log_linear", "chunked")
     x = draw(op.spec, T=20)
     names = ",".join(x)
-    made = torch.ops.smac.call(op._text, names, list(x.values()), None, "", [], False, False)
+    made = torch.ops.smac.call(op._text, names, list(x.values()), None, "", [], 0, False, False)
     close(made[0], op(**x))
     (g,) = torch.autograd.grad(made[0].sum(), [x["l"]])
     (due,) = torch.autograd.grad(op.reference(**x).sum(), [x["l"]])
     close(g, due)
-    _, S, *_ = torch.ops.smac.call(op._text, names, list(x.values()), None, "", [], True, False)
+    _, S, *_ = torch.ops.smac.call(op._text, names, list(x.values()), None, "", [], 0, True, False)
     assert S.shape == (2, 4, 6, 3, 2)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from drawn import SIZES, STATEFUL, draw, floats, token
+from drawn import COUNTED, SIZES, STATEFUL, draw, floats, token
 from torch import Tensor
 
 import smac
@@ -34,7 +35,7 @@ def arguments(name: str, kind: str, target: str = "torch", device: str = "cpu",
         inputs = {n: x[:1] if n in batched else x for n, x in inputs.items()}
     inputs = {n: x.detach().to(device).requires_grad_(x.is_floating_point())
               for n, x in inputs.items()}  # fmt: skip
-    fields, state = "", []
+    fields, state, pos = "", [], 5 if name in COUNTED and kind in ("between", "step") else 0
     if kind in ("between", "step", "packed"):
         have = {a for i in op.spec.inputs for a in i.axes}
         sizes = {a: n for a, n in SIZES.items() if a in have} | {"B": 3 if kind == "packed" else 2}
@@ -43,7 +44,7 @@ def arguments(name: str, kind: str, target: str = "torch", device: str = "cpu",
         fields = ",".join(n for n, _ in parts)
         state = [x.requires_grad_(x.is_floating_point()) for _, x in parts]
     ends = ENDS.to(device) if kind == "packed" else None
-    return (op._text, ",".join(inputs), list(inputs.values()), ends, fields, state,
+    return (op._text, ",".join(inputs), list(inputs.values()), ends, fields, state, pos,
             kind != "plain", kind == "step")  # fmt: skip
 
 
@@ -51,6 +52,7 @@ def arguments(name: str, kind: str, target: str = "torch", device: str = "cpu",
     ("ssd", "plain"), ("toeplitz", "plain"), ("multiscale", "last"), ("linear_attention", "last"),
     ("ssd", "between"), ("packed_ssd", "between"), ("packed_ssd", "step"), ("gla", "step"),
     ("linear_attention", "packed"), ("packed_ssd", "packed"), ("cosformer", "last"),
+    ("xpos", "between"), ("log_linear", "step"),
 ])  # fmt: skip
 def test_torch_finds_no_fault(name: str, kind: str) -> None:
     """Schema, autograd, fake kernel (shapes, types, strides) and tracing."""
@@ -113,7 +115,7 @@ def test_inductor_in_one_graph() -> None:
     same(gradients(y, leaves), gradients(due, leaves))
 
 
-@pytest.mark.parametrize("name", ["ssd", "packed_ssd", "linear_attention", "cosformer"])
+@pytest.mark.parametrize("name", ["ssd", "packed_ssd", "linear_attention", "cosformer", "xpos"])
 def test_states_in_one_graph(name: str) -> None:
     """A last state, with all of its parts; from a state, where the spec can go on; steps."""
     op = smac.compile(name, target="torch")
@@ -163,6 +165,23 @@ def test_another_length_is_the_same_graph() -> None:
         x = {n: torch.randn(2, T, 2, 3) for n in ("q", "k", "v")}
         with torch.compiler.set_stance("default" if T == 9 else "fail_on_recompile"):
             same(function(**x), op(**x))
+
+
+@pytest.mark.parametrize("in_a_tensor", [False, True])
+def test_another_position_is_the_same_graph(in_a_tensor: bool) -> None:
+    """A number is a symbol of the graph from the second on; a tensor is always an input."""
+    op = smac.compile("xpos", target="torch")
+    inputs = {n: x.detach() for n, x in draw(op.spec).items()}
+    y = op(**inputs)
+    function = compiled(lambda state, **x: op.step(state, **x))
+    state = op.init_state(B=2, H=4, N=3, P=2, dtype="float64")
+    if in_a_tensor:
+        state = replace(state, pos=torch.tensor(0))
+    for t in range(9):
+        with torch.compiler.set_stance("default" if t < 2 else "fail_on_recompile"):
+            row, state = function(state, **token(op.spec, inputs, t))
+        assert torch.allclose(row, y[:, t], rtol=0, atol=1e-12)
+        assert state.pos == t + 1
 
 
 def test_an_op_is_its_text() -> None:

@@ -53,6 +53,16 @@ CASES = {
         'gamma = "H"\ng = "B T H"', {"gamma": torch.tensor([0.9, 0.5, 1.0, 0.1], dtype=DOUBLE)}),
     "row(c) * causal() + diagonal(c)": ('c = "B T H"', {}),
     "col(c) * semiseparable(log_decay = g)": ('c = "B T H"\ng = "B T H"', {}),
+    # Lanes that read positions: turns, distances, a Fenwick tree.
+    "wave(omega, 0.5) * semiseparable(log_decay = g) + decay(gamma) * wave(omega)": (
+        'omega = "H"\ngamma = "H"\ng = "B T H"',
+        {"omega": torch.tensor([0.3, 1.7, 0.0, -2.0], dtype=DOUBLE),
+         "gamma": torch.tensor([0.9, 0.5, 1.0, 0.1], dtype=DOUBLE)}),
+    "lag() * decay(gamma)": (
+        'gamma = "H"', {"gamma": torch.tensor([0.9, 0.5, 1.0, 0.1], dtype=DOUBLE)}),
+    "(row(c) * level(0) + level(1) + row(c) * level(2) + level(3)) * semiseparable(log_decay = g)":
+        ('c = "B T H"\ng = "B T H"', {}),
+    "col(cos(index(T))) * causal()": ("", {}),
 }  # fmt: skip
 
 
@@ -108,6 +118,33 @@ def test_two_runs_through_a_state_equal_one(L: str, cut: int) -> None:
     torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(last.S, end.S, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(stepped, second, rtol=1e-12, atol=1e-12)
+
+
+def test_a_turn_far_from_the_start_is_that_of_its_lag() -> None:
+    """Angles of 10⁵ turns, made in float64, in float32 too; a state that does not say how far."""
+    s = spec("decay(0.9) * wave(omega)", 'omega = "H"')
+    inputs = {**tensors(6), "omega": torch.tensor([0.3, 1.7, 0.0, -2.0], dtype=DOUBLE)}
+    whole, end = reference(s, inputs, return_state=True)
+    zero = torch.zeros_like(end.S)
+    far, last = reference(s, inputs, initial_state=smac.State(zero, pos=400_000),
+                          return_state=True)  # fmt: skip
+    torch.testing.assert_close(far, whole, rtol=1e-10, atol=1e-10)
+    assert (end.pos, last.pos) == (6, 400_006)
+    plain, _ = recurrence(s, inputs, smac.State(zero, pos=400_000), dtype=torch.float32)
+    torch.testing.assert_close(plain.double(), whole, rtol=1e-5, atol=1e-5)
+    for start in (zero, smac.State(zero)):
+        with pytest.raises(LaunchError) as e:
+            reference(s, inputs, initial_state=start)
+        assert str(e.value) == "initial_state.pos is missing; this spec needs S, pos"
+
+
+def test_what_reads_no_position_needs_none() -> None:
+    """A wave that does not turn, and one on the side of given(…) that is not taken."""
+    still = spec("decay(0.9) * wave(0) + level(0) * given(g, wave(1), causal())",
+                 'g = {axes = "H", optional = true}')  # fmt: skip
+    _, state = reference(still, tensors(6), return_state=True)
+    assert state.pos is None
+    reference(still, tensors(6), initial_state=state)
 
 
 def test_rank_of_the_state_and_its_lane_order() -> None:

@@ -14,6 +14,7 @@ import smac
 from smac.errors import LaunchError, PlanError
 
 POWER = 'approx(entry("where(t >= s, (1 + t - s) ** -0.5, 0)"), tol = 1e-3)'
+GAUSS = POWER.replace("(1 + t - s) ** -0.5", "exp(-((t - s) / 16) ** 2)")
 BY_HEAD = ', h = "H W"'
 
 
@@ -108,9 +109,10 @@ def test_gradients_of_what_is_not_fitted() -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_states_go_on_by_the_fit() -> None:
-    """A fit of real poles has a state: halves and steps equal the whole."""
-    op = smac.compile(spec(POWER), order="chunked", chunk=8)
+@pytest.mark.parametrize(("mask", "turns"), [(POWER, False), (GAUSS, True)])
+def test_states_go_on_by_the_fit(mask: str, turns: bool) -> None:
+    """Halves and steps equal the whole; the state of a fit that turns knows its position."""
+    op = smac.compile(spec(mask), order="chunked", chunk=8)
     with pytest.raises(PlanError, match=r"its fit depends on T; op.refit\(T=…\) makes one"):
         op.init_state()
     fitted = op.refit(T=64)
@@ -118,7 +120,8 @@ def test_states_go_on_by_the_fit() -> None:
     y = fitted(**inputs)
     first, state = fitted(**span(op.spec, inputs, 0, 25), return_state=True)
     rest, last = fitted(**span(op.spec, inputs, 25, 39), initial_state=state, return_state=True)
-    one, _ = fitted.step(last, **token(op.spec, inputs, 39))
+    one, end = fitted.step(last, **token(op.spec, inputs, 39))
+    assert end.pos == (40 if turns else None)
     torch.testing.assert_close(torch.cat([first, rest, one[:, None]], 1), y)
 
 

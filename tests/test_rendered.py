@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ruff_finds_nothing(folder: Path) -> None:
-    assert len(list(folder.iterdir())) == 75
+    assert len(list(folder.iterdir())) == 81
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select",
          "F,E4,E7,E9,W,B,RUF059", "--ignore", "E741", "--output-format", "concise", "."],

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from drawn import STATEFUL, close, draw, floats, span, token
+from drawn import COUNTED, STATEFUL, close, draw, floats, span, token
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
 import smac
 from smac.runtime.state import State
 
 #: Fields of each spec's State, and the shape of S at B=2, H=4, N=3, P=2.
-FIELDS = {"linear_attention": ("S", "z"), "packed_ssd": ("S", "last")}
-SHAPES = dict.fromkeys(("mamba3", "multiscale", "rwkv6", "semiseparable2"), (2, 4, 2, 3, 2))
+FIELDS = {"linear_attention": ("S", "z"), "packed_ssd": ("S", "last"),
+          **dict.fromkeys(COUNTED, ("S", "pos"))}  # fmt: skip
+SHAPES = {**dict.fromkeys(("gamma_memory", "mamba3", "multiscale", "rwkv6", "semiseparable2",
+                           "xpos"), (2, 4, 2, 3, 2)), "log_linear": (2, 4, 7, 3, 2)}  # fmt: skip
 
 
 def parts(state: State) -> dict[str, Any]:
@@ -26,7 +31,10 @@ def parts(state: State) -> dict[str, Any]:
 def close_states(a: State, b: State) -> None:
     assert parts(a).keys() == parts(b).keys()
     for name, x in parts(a).items():
-        close(x.double(), parts(b)[name].double())
+        if name == "pos":
+            assert x == b.pos
+        else:
+            close(x.double(), parts(b)[name].double())
 
 
 @pytest.mark.parametrize("order", ["linear", "chunked"])
@@ -196,7 +204,7 @@ def test_a_mask_without_generators_says_so(use: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "text"),
+    ("name", "start", "text"),
     [
         ("ssd", torch.zeros(2, 4, 2, 3, dtype=torch.float64),
          "initial_state.S has axes B H N P: expected shape (2, 4, 3, 2), got (2, 4, 2, 3)"),
@@ -212,12 +220,22 @@ def test_a_mask_without_generators_says_so(use: Any) -> None:
          "initial_state.z is missing; this spec needs S, z"),
         ("packed_ssd", State(torch.zeros(2, 4, 3, 2, dtype=torch.float64), last=torch.zeros(2)),
          "initial_state.last: expected integers (document ids), got torch.float32"),
+        ("xpos", torch.zeros(2, 4, 2, 3, 2, dtype=torch.float64),
+         "initial_state: expected a smac.State with S, pos, got Tensor"),
+        ("xpos", State(torch.zeros(2, 4, 2, 3, 2, dtype=torch.float64)),
+         "initial_state.pos is missing; this spec needs S, pos"),
+        *(("xpos", State(torch.zeros(2, 4, 2, 3, 2, dtype=torch.float64), pos=pos),
+           "initial_state.pos: expected a whole number of tokens, or an integer tensor without "
+           f"axes on cpu, got {got}")
+          for pos, got in ((-1, "-1"), (2.0, "2.0"),
+                           (torch.zeros(2), "torch.float32 of shape (2,)"),
+                           (torch.zeros((), dtype=torch.int64, device="meta"), "one on meta"))),
     ],
 )  # fmt: skip
-def test_a_state_that_does_not_fit(name: str, given: Any, text: str) -> None:
+def test_a_state_that_does_not_fit(name: str, start: Any, text: str) -> None:
     op = smac.compile(name)
     with pytest.raises(smac.LaunchError) as e:
-        op(**draw(op.spec, grad=False), initial_state=given)
+        op(**draw(op.spec, grad=False), initial_state=start)
     assert str(e.value) == text
 
 
@@ -229,31 +247,158 @@ k = "B T H N"
 v = "B T H P"
 [contraction]
 equation = "TN,SN,SP,TS->TP"
-Q = "k"
+Q = "k * sin(index(T))"
 K = "k * {factor}"
 V = "v"
-L = "causal()"
+L = "{mask}"
 [output]
-y = "Y"
+y = "Y + index(T)"
 """
+#: A text with all that counts: a rotary factor, a turn that decays, a block of 3, a Fenwick tree.
+CLOCK = POSITION.format(factor="cos(0.7 * index(T))", mask=(
+    "decay(0.9) * wave(0.4, 1) + semiseparable(where(index(T) % 3 == 0, -1000, -0.1)) "
+    "+ 2 * level(2) + row(index(T) + 1) * strict(level(1))"))  # fmt: skip
+TEXTS = {**{n: n for n in STATEFUL}, "clock": CLOCK}
+ORDERS = (("chunked", 4), ("linear", None))
 
 
-@pytest.mark.parametrize(
-    ("factor", "why"),
-    [
-        ("cos(index(T))", "the spec reads index(T), which would start at 0 again"),
-        ("size(T)", "the spec reads size(T), which is not known before the end"),
-    ],
-)
-def test_a_sequence_that_cannot_be_continued_is_refused(factor: str, why: str) -> None:
-    op = smac.compile(POSITION.format(factor=factor))
+@pytest.mark.parametrize("start", [0, 5, 8])
+@pytest.mark.parametrize(("order", "chunk"), ORDERS)
+@pytest.mark.parametrize("name", [*COUNTED, "clock"])
+def test_decoding_goes_on_at_the_prompts_end(name: str, order: str, chunk: int | None,
+                                             start: int) -> None:
+    """A prompt, then token by token: the whole; one launcher for the steps, wherever they are."""
+    op = smac.compile(TEXTS[name], order=order, chunk=chunk, target="torch")
+    inputs = draw(op.spec, T=23, grad=False)
+    y, last = op(**inputs, return_state=True)
+    exact, due = op.reference(**inputs, return_state=True)
+    close(y, exact)
+    close_states(last, due)
+    prompt, state = op(**span(op.spec, inputs, 0, start), return_state=True)
+    assert state.pos == start
+    rows = [prompt]
+    for t in range(start, 23):
+        row, state = op.step(state, **token(op.spec, inputs, t))
+        rows.append(row.unsqueeze(1))
+    close(torch.cat(rows, 1), y)
+    close_states(state, last)
+    assert state.pos == 23
+    assert len(op._launchers) == 3
+
+
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
+@given(st.sampled_from(sorted(TEXTS)), st.sampled_from(ORDERS),
+       st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(0, 2**40))  # fmt: skip
+def test_pieces_of_any_lengths_are_the_whole(name: str, how: tuple[str, int | None],
+                                             lengths: list[int], pos: int) -> None:
+    """From any state, at any position that lanes have digits for."""
+    op = smac.compile(TEXTS[name], order=how[0], chunk=how[1], target="torch")
+    total = sum(lengths)
+    inputs = draw(op.spec, T=total, grad=False)
+    pos = pos % 1000 if name in ("gamma_memory", "clock") else pos
+    _, state = op.reference(**draw(op.spec, T=7, seed=3, grad=False), return_state=True)
+    state = replace(state, pos=None if state.pos is None else pos)
+    y, last = op(**inputs, initial_state=state, return_state=True)
+    exact, due = op.reference(**inputs, initial_state=state, return_state=True)
+    # An angle of 2⁴⁰ turns is right to 2⁻¹² in float64, in the oracle too.
+    tolerance = 1e-10 if pos < 2**12 else 1e-2
+    close(y, exact, tolerance)
+    close(last.S, due.S, tolerance)
+    pieces, at = [], 0
+    for n in lengths:
+        piece, state = op(**span(op.spec, inputs, at, at + n), initial_state=state,
+                          return_state=True)  # fmt: skip
+        pieces.append(piece)
+        at += n
+    close(torch.cat(pieces, 1), y)
+    close_states(state, last)
+
+
+@pytest.mark.parametrize(("order", "chunk"), ORDERS)
+@pytest.mark.parametrize("name", [*COUNTED, "clock"])
+def test_gradients_go_back_through_positions(name: str, order: str, chunk: int | None) -> None:
+    op = smac.compile(TEXTS[name], order=order, chunk=chunk, target="torch")
+    inputs = draw(op.spec, T=13)
+    whole = op.reference(**inputs)
+    g = torch.Generator().manual_seed(1)
+    dy = torch.randn(whole.shape, generator=g, dtype=torch.float64)
+    due = torch.autograd.grad(whole, floats(inputs), dy)
+    first, state = op(**span(op.spec, inputs, 0, 6), return_state=True)
+    rest = op(**span(op.spec, inputs, 6, 13), initial_state=state)
+    found = torch.autograd.grad(torch.cat([first, rest], 1), floats(inputs), dy)
+    for a, b in zip(found, due, strict=True):
+        close(a, b)
+
+
+def test_positions_are_counted_in_place() -> None:
+    """By out_state, whose number moves on; by a tensor, which is written where it is."""
+    op = smac.compile("xpos", target="torch")
+    inputs = draw(op.spec, grad=False)
+    y = op(**inputs)
+    for pos in (0, torch.zeros((), dtype=torch.int64)):
+        state = replace(op.init_state(B=2, H=4, N=3, P=2, dtype="float64"), pos=pos)
+        for t in range(9):
+            row, out = op.step(state, **token(op.spec, inputs, t), out_state=state)
+            close(row, y[:, t])
+            assert out is state
+        assert int(state.pos) == 9
+        assert (state.pos is pos) == isinstance(pos, torch.Tensor)
+    assert repr(state) == "State(S=(2, 4, 2, 3, 2), pos=(), float64, cpu)"
+
+
+def test_a_graph_does_not_keep_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = smac.compile("xpos", target="torch")
+    inputs = draw(op.spec, grad=False)
+    monkeypatch.setattr("smac.runtime.launch.capturing", lambda: True)
+    _, state = op(**inputs, return_state=True)
+    with pytest.raises(smac.LaunchError) as e:
+        op(**inputs, initial_state=state)
+    assert str(e.value) == (
+        "xpos: found a state at token 9 in a CUDA graph, whose replays would all start there; "
+        "expected its pos as a tensor: smac.State(state.S, …, pos=torch.tensor(state.pos, "
+        "device='cuda'))")
+    op(**inputs, initial_state=replace(state, pos=torch.tensor(9)))
+
+
+@pytest.mark.parametrize(("name", "dtype", "pos", "grad", "why"), [
+    ("gamma_memory", torch.bfloat16, 2**14 - 9, False,
+     "gamma_memory: a sequence cannot be continued to 16384 tokens: the linear order loses 15 bits "
+     "at T = 16384, where its lanes read positions; at most 14 may go in bfloat16; pass float64 "
+     "inputs"),
+    ("xpos", torch.float32, 2**13 - 9, True,
+     "xpos: a sequence cannot be continued to 8192 tokens: the linear order loses 14 bits at "
+     "T = 8192, in the gradient of an angle that reads positions; at most 13 may go in float32; "
+     "pass float64 inputs"),
+    ("log_linear", torch.float32, 2**24 - 8, False,
+     "log_linear: a sequence cannot be continued to 16777217 tokens: they are counted in float32 "
+     "on target torch, which has whole numbers up to 16777216; pass float64 inputs"),
+    ("gamma_memory", torch.bfloat16, torch.tensor(5), False,
+     "gamma_memory: found state.pos as a tensor, which nobody looks at; expected a number: the "
+     "linear order has digits for 16383 tokens alone"),
+])  # fmt: skip
+def test_no_sequence_goes_on_where_digits_end(name: str, dtype: torch.dtype, pos: Any, grad: bool,
+                                              why: str) -> None:
+    op = smac.compile(name, order="linear", target="torch")
+    inputs = draw(op.spec, dtype=dtype, grad=grad)
+    _, state = op(**inputs, return_state=True)
+    with pytest.raises(smac.PlanError) as e:
+        op(**inputs, initial_state=replace(state, pos=pos))
+    assert str(e.value) == why
+    y = op(**inputs, initial_state=replace(state, pos=2**13 - 10))
+    assert y.isfinite().all()
+
+
+@pytest.mark.parametrize("text", [POSITION.format(factor="size(T)", mask="causal()"), "cosformer"])
+def test_a_sequence_that_cannot_be_continued_is_refused(text: str) -> None:
+    op = smac.compile(text)
     inputs = draw(op.spec, grad=False)
     y, state = op(**inputs, return_state=True)
     close(y, op.reference(**inputs))
-    assert state.pos == (9 if "index" in factor else None)
+    assert state.pos == 9
     with pytest.raises(smac.PlanError) as e:
         op(**inputs, initial_state=state)
-    assert str(e.value) == f"clock: a sequence cannot be continued from a state: {why}"
+    assert str(e.value) == (f"{op.spec.name}: a sequence cannot be continued from a state: the "
+                            "spec reads size(T), which is not known before the end")  # fmt: skip
 
 
 SHARED = """

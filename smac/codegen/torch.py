@@ -19,7 +19,7 @@ from smac.codegen.torch_tiles import FftContext, TilesContext
 from smac.errors import CodegenError
 from smac.ir import Buffer, Kernel, Move, Program, Scan, Step
 
-STATES_IN = ("state.S0", "state.dST", "state.last")
+STATES_IN = ("state.S0", "state.dST", "state.last", "state.pos")
 #: (kind of kernel, whether it is a backward) → what makes its lines, and the template around them.
 BLOCKS: dict[tuple[str, bool], tuple[type[KernelContext], str]] = {
     ("chunked", False): (SweepContext, "torch/chunked.py.jinja"),

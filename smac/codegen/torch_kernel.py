@@ -88,6 +88,8 @@ class KernelContext:
             ends = "n_T - 1 - t0, n_T - 1 - t1, -1"
         self.scope.define(key, f"t_{key}", (axis,))
         line = f"t_{key} = torch.arange({ends}, dtype=acc, device=device)"
+        if axis == "T" and "state.pos" in self.buffers:
+            line += f" + {python(self.buffers['state.pos'])}"
         if not along:
             self.once.append(line)
             return []

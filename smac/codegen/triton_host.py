@@ -48,16 +48,6 @@ HOST_HELPERS = {
     back.narrow(dim, 0, n - one).add_(d.narrow(dim, one, n - one))
     back.narrow(dim, 0, one).add_(d.narrow(dim, 0, one))
     return back''',
-    "prefix_sums": '''def prefix_sums(log_decay, dim):
-    """Sums of log decays over k < i in float64, and counts of resets (≤ -256), for i = 0 … T."""
-    reset = log_decay <= -256.0
-    shape = list(log_decay.shape)
-    shape[dim] = 1
-    finite = torch.where(reset, 0.0, log_decay.double())
-    zero = finite.new_zeros(shape)
-    sums = torch.cat([zero, finite.cumsum(dim)], dim)
-    counts = torch.cat([zero.int(), reset.cumsum(dim, dtype=torch.int32)], dim)
-    return sums, counts''',
     "scan_ids": '''def scan_ids(ids, dim, last, runs):
     """1 where ids differ from the ones before (`last` before the first), or their running count."""
     before = ids.narrow(dim, 0, 1) - 1 if last is None else last.unsqueeze(dim)

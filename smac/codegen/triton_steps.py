@@ -18,6 +18,7 @@ from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
 from smac.codegen.triton_packed import slots_of
 from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
+from smac.codegen.triton_prefix import prefix
 from smac.codegen.triton_rows import Row, prepare
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_wrapper import Host, axes_of
@@ -125,23 +126,17 @@ def _note_sums(host: Host, name: str, k: Kernel) -> None:
     exprs = [e for e in (k.entry, *(g.weight for g in k.gathers)) if e is not None]
     for e in (n for x in exprs for n in walk(x) if isinstance(n, Between)):
         assert isinstance(e.base, Name)
-        log = f"log_{e.base.id}"
-        if log in host.made:
-            continue
         v = value(k, e.base.id)
-        axes = host.canonical({*v.axes, "T"})
-        host.variables[log] = log
-        host.known[log] = _tensor(log, axes)
-        host.allocate(log, "acc")
-        values = {v.name: v for v in k.values}
-        host.launch(pointwise(f"{name}_{log}", host.layout, host.known, values, axes,
-                              [PointStore(log, v.expr)]))  # fmt: skip
         sums, counts = f"prefix_{v.name}", f"resets_{v.name}"
-        for made in (sums, counts):
+        if sums in host.made:
+            continue
+        axes = host.canonical({*v.axes, "T"})
+        shape = ["n_T + 1" if a == "T" else host.size(a) for a in axes]
+        for made, dtype in ((sums, "torch.float64"), (counts, "torch.int32")):
             host.known[made] = _tensor(made, axes, True)
             host.variables[made] = made
-        host.helpers.add("prefix_sums")
-        host.lines.append(f"{sums}, {counts} = prefix_sums({log}, {axes.index('T')})")
+            host.allocate(made, dtype, shape)
+        host.launch(prefix(f"{name}_{sums}", host.layout, host.known, v.expr, axes, sums, counts))
 
 
 def _tensor(name: str, axes: tuple[str, ...], as_is: bool = False):  # type: ignore[no-untyped-def]
@@ -337,16 +332,15 @@ def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str,
     top, bottom = (row, col) if high.t else (col, row)
     host.helpers.add("cut_sums")
     host.lines.append(f"{out} = cut_sums({top}, {bottom}, {high.const}, {low.const})")
-    log = f"log_{g.base}"
-    decays = log
-    have = host.known[log].axes
+    have = host.known[f"resets_{g.base}"].axes
+    reset = f"resets_{g.base}.diff(dim={have.index('T')})"
     for i, a in enumerate(have):
         if a in host.layout.groups and a not in axes:
-            decays += f".repeat_interleave(n_H // n_{a}, {i})"
+            reset += f".repeat_interleave(n_H // n_{a}, {i})"
             have = tuple("H" if x == a else x for x in have)
     index = ", ".join(":" if a in have else "None" for a in axes)
     host.lines.append(f"{out} = {out}.movedim(0, {at})")
-    host.lines.append(f"{out} = torch.where({decays}[{index}] <= -256.0, 0.0, {out}).to(acc)")
+    host.lines.append(f"{out} = torch.where({reset}[{index}] != 0, 0.0, {out}).to(acc)")
     return out
 
 

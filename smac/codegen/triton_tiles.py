@@ -18,6 +18,9 @@ from smac.errors import CodegenError
 from smac.expr import Expr, Index, Name, Size
 from smac.ir import SEQ
 
+#: The tensor that says how many tokens came before, where a program starts from a state.
+POS = "state.pos"
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -187,8 +190,10 @@ class Scope:
                     ix = frame.get(axis) or self.fixed.get(axis)
                     if ix is None:
                         raise CodegenError(f"triton: index({axis}) where {axis} is not a tile's")
-                    return Text(spread(ix.position, ix.dim, rank), "int",
-                                ATOM if ix.dim != 2 else SUM)  # fmt: skip
+                    at = spread(ix.position, ix.dim, rank)
+                    if axis == "T" and POS in self.known:
+                        return Text(f"{at} + {self.load(POS, {}, 0).text}", "int", SUM)
+                    return Text(at, "int", ATOM if ix.dim != 2 else SUM)
             raise CodegenError(f"triton: no {type(e).__name__} outside of a mask's entry")
 
         return one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from smac.expr import names
+from smac.expr import Expr, Index, names, walk
 from smac.ir import Buffer, Carry, Kernel, Move, Program, Scan, Step
 from smac.lower import two_sided
 from smac.lower.adjoint import (
@@ -146,6 +146,8 @@ def _program(name: str, plan: Plan, p: Parts, buffers: tuple[Buffer, ...],
     made = [Buffer(s.out, _scan_axes(p, s), "int", "scratch") for s in scans]
     moved_buffers, back = _moved(p, moves, steps)
     made += moved_buffers
+    if p.state and any(map(_reads_position, steps)):
+        made.append(Buffer("state.pos", (), "int", "state"))
     if p.packed:
         made.append(Buffer("cu_seqlens", ("ENDS",), "int", "lengths"))
     return verify(Program(name, (*buffers, *made), (*scans, *moves, *steps, *back), p.spec.batch,
@@ -185,8 +187,19 @@ def _moved(p: Parts, moves: tuple[Move, ...],
 
 def _reads(k: Kernel) -> frozenset[str]:
     """The names that a kernel's values and stores read."""
-    exprs = [e for v in k.values for e in (v.expr, v.tail) if e is not None]
-    return frozenset().union(*(names(e) for e in (*exprs, *(s.expr for s in k.stores))))
+    return frozenset().union(*map(names, _exprs(k)))
+
+
+def _reads_position(step: Step) -> bool:
+    """Whether a step's values or stores depend on how far from the start their token is."""
+    exprs = _exprs(step) if isinstance(step, Kernel) else ()
+    return any(isinstance(x, Index) and x.axis == "T" for e in exprs for x in walk(e))
+
+
+def _exprs(k: Kernel) -> tuple[Expr, ...]:
+    """What a kernel computes token by token: its values and stores."""
+    values = (e for v in k.values for e in (v.expr, v.tail) if e is not None)
+    return (*values, *(s.expr for s in k.stores))
 
 
 def _scan_axes(p: Parts, s: Scan) -> tuple[str, ...]:

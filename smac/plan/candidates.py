@@ -15,10 +15,7 @@ from smac.expr import (
     Between,
     Call,
     Expr,
-    Index,
-    Size,
     children,
-    names,
     walk,
 )
 from smac.locate import clip
@@ -28,6 +25,7 @@ from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
+from smac.plan.digits import few_digits
 from smac.plan.shape import Shape
 from smac.plan.types import Request
 from smac.show import show
@@ -99,7 +97,7 @@ def lacks_generators(r: Request) -> str | None:
                 "sequences apart there; use order='quadratic'")  # fmt: skip
     if any(map(moves, _lanes(r))) and (elsewhere := _no_moves(r)):
         return elsewhere
-    return _factors_per_value(r) or _few_digits(r)
+    return _factors_per_value(r) or few_digits(r)
 
 
 def _no_moves(r: Request) -> str | None:
@@ -135,67 +133,6 @@ def _factors_per_value(r: Request) -> str | None:
         if "P" in r.spec.axes_of(e):
             return f"takes factors of rows and columns without P, found '{show(e)}'"
     return None
-
-
-#: Bits that may be lost where lanes read positions, of those that the accumulator has. Triton's
-#: products of 16 bits round states; the gradient of an angle is theirs times the position.
-_SPARE = {
-    "torch": {"float64": 43, "float32": 13, "bfloat16": 14, "float16": 14},
-    "triton": {"float64": 43, "float32": 13, "bfloat16": 4, "float16": 4},
-}
-
-
-def _few_digits(r: Request) -> str | None:
-    """Lanes that read powers of positions cancel, and so do gradients of what turns by them: digits
-    go as T grows. Angles themselves are made in float64, whatever the type."""
-    factors = [e for x in _lanes(r) for e in (x.read, x.write)]
-    powers = max((position_degree(e, turns=False) for e in factors), default=0)
-    exact = r.dtype == "float64" or (r.dtype != "float32" and r.target == "torch")
-    if powers and not exact:
-        return (f"takes no powers of positions in {r.dtype} on target {r.target}: its states have "
-                "no digits to spare; use order='quadratic'")  # fmt: skip
-    degree = max((position_degree(e, turns=r.backward) for e in factors), default=0)
-    lost, spare = degree * max(r.size("T"), 1).bit_length(), _SPARE[r.target][r.dtype]
-    if lost > spare:
-        where = "in the gradient of an angle that" if degree > powers else "where its lanes"
-        return (f"loses {lost} bits at T = {r.size('T')}, {where} read{'s' * (degree > powers)} "
-                f"positions; at most {spare} may go in {r.dtype}; use order='quadratic'")
-    return None
-
-
-def position_degree(e: Expr, turns: bool = True) -> int:
-    """The power of the position that `e`, or with `turns` its gradient, grows with: an angle's
-    position comes out as a factor, where there is an input in it to differentiate by."""
-    match e:
-        case Index("T"):
-            return 1
-        case Call("mul", args):  # degrees add up; of errors of angles the largest counts
-            powers = [position_degree(a, turns=False) for a in args]
-            angles = [position_degree(a) - p for a, p in zip(args, powers, strict=True)]
-            return sum(powers) + (max(angles) if turns else 0)
-        case Call("div", (a, b)):
-            return position_degree(a, turns) - _length_degree(b)
-        case Call("where", (_, *args)):
-            return max(position_degree(a, turns) for a in args)
-        case Call("sin" | "cos", (a,)):
-            return position_degree(a) if turns and names(a) else 0
-        case Call("lt" | "le" | "gt" | "ge" | "eq" | "ne" | "mod", _):
-            return 0
-        case _:
-            return max((position_degree(a, turns) for a in children(e)), default=0)
-
-
-def _length_degree(e: Expr) -> int:
-    """The power of T that a divisor grows with, as far as its form shows."""
-    match e:
-        case Size("T"):
-            return 1
-        case Call("mul", args):
-            return sum(_length_degree(a) for a in args)
-        case Call("add", args):
-            return max(_length_degree(a) for a in args)
-        case _:
-            return 0
 
 
 def _beyond_target(x: Shape, r: Request, order: str) -> str | None:

@@ -17,6 +17,7 @@ from smac.expr import names
 from smac.reference.carried import Carried, finite_lanes, ordered
 from smac.reference.dense import mask_matrix
 from smac.reference.oracle import Inputs, Problem, bind, contraction, needs_z, outputs
+from smac.reference.positions import first_position
 from smac.reference.states import State, coerce, entering, leaving
 from smac.reference.values import Value, add
 from smac.spec import Spec
@@ -54,8 +55,10 @@ def baseline(spec: Spec, inputs: Inputs, *, initial_state: object = None,
     target = operand_dtype(spec, inputs)
     acc = torch.promote_types(target, torch.float32)
     given = coerce(initial_state)
-    p = bind(spec, inputs, acc, given.pos if given and given.pos else 0)
-    mask = _to(mask_matrix(spec.contraction.L, bind(spec, inputs, torch.float64).scope), target)
+    start = first_position(spec, inputs, given)
+    p = bind(spec, inputs, acc, start)
+    mask = mask_matrix(spec.contraction.L, bind(spec, inputs, torch.float64, start).scope)
+    mask = _to(mask, target)
     p = replace(p, q=_to(p.q, target), k=_to(p.k, target), v=_to(p.v, target))
     ones = Value((), torch.ones((), dtype=target, device=p.scope.device))
     states = given is not None or return_state

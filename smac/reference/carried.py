@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from smac.errors import LaunchError, PlanError
-from smac.expr import Index, walk
 from smac.reference.dense import mask_matrix
 from smac.reference.oracle import Outputs, Problem, contraction, needs_z, outputs
+from smac.reference.positions import reads_position
 from smac.reference.states import (
     Lane,
     State,
@@ -150,8 +150,5 @@ def _last(p: Problem, given: State | None) -> Tensor | None:
 
 
 def _position(p: Problem) -> int | None:
-    spec = p.spec
-    exprs = [spec.contraction.Q, spec.contraction.K, spec.contraction.V,
-             *(e for _, e in spec.output), *(e for _, e in spec.let)]  # fmt: skip
-    reads = any(isinstance(n, Index) and n.axis == "T" for e in exprs for n in walk(e))
+    reads = reads_position(p.spec, p.scope.present)
     return p.scope.offset + p.scope.sizes["T"] if reads else None

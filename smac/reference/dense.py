@@ -48,7 +48,7 @@ def define_mask(name: str, entry: Callable[..., Tensor]) -> None:
         raise ValueError(f"the oracle already has a mask {name!r}")
 
     def rule(scope: Scope, *args: Arg) -> Value:
-        at = torch.arange(scope.sizes["T"], device=scope.device)
+        at = scope.index("T").data
         made = pointwise(entry, Value(("T",), at), Value(("S",), at),
                          *(scalar(a, scope) for a in args))  # fmt: skip
         return Value(made.axes, made.data.to(scope.dtype))
@@ -142,7 +142,7 @@ def _circulant(scope: Scope, h: Arg) -> Value:
 
 def _differ(scope: Scope) -> Tensor:
     """bit_length(t xor s), [T, S]: the level at which two tokens meet."""
-    t = torch.arange(scope.sizes["T"], device=scope.device)
+    t = scope.index("T").data.long()
     apart = t[:, None] ^ t[None, :]
     return sum((apart >> k > 0).long() for k in range(41))  # type: ignore[return-value]
 
@@ -162,9 +162,11 @@ def _fenwick(scope: Scope, l: Arg) -> Value:  # noqa: E741 (the paper's letter)
     at = _differ(scope)
     data = value.to((*rest, "T", along))
     data = data.expand(*data.shape[:-2], len(at), -1)
-    if len(at) and data.shape[-1] <= int(at.max()):
-        raise LaunchError(f"fenwick(l): found {along} = {data.shape[-1]} at T = {len(at)}; "
-                          f"expected at least {int(at.max()) + 1} levels")  # fmt: skip
+    end = scope.offset + len(at)
+    due = max(end - 1, 0).bit_length() + 1  # an initial state has all tokens before
+    if data.shape[-1] < due:
+        raise LaunchError(f"fenwick(l): found {along} = {data.shape[-1]} at {end} tokens; "
+                          f"expected at least {due} levels")  # fmt: skip
     rows = torch.arange(len(at), device=scope.device)[:, None]
     return mul(Value((*rest, "T", "S"), data[..., rows, at]), _causal(scope))
 
@@ -191,7 +193,7 @@ def _wave(scope: Scope, omega: Arg, phase: Arg) -> Value:
 
 def _prefix(scope: Scope, p: Arg) -> Value:
     lags = Value(("T", "S"), _lags(scope))
-    s = Value(("S",), torch.arange(scope.sizes["T"], device=scope.device))
+    s = scope.index("T").rename("T", "S")
     return pointwise(lambda n, s, p: ((n >= 0) | (s < p)).to(scope.dtype), lags, s,
                      scalar(p, scope))  # fmt: skip
 

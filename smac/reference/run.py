@@ -13,6 +13,7 @@ from torch import Tensor
 from smac.reference.carried import dense_run, step_run
 from smac.reference.oracle import Inputs, Outputs, bind
 from smac.reference.packed import Method, packed_run
+from smac.reference.positions import first_position
 from smac.reference.states import State, coerce
 from smac.spec import Spec
 
@@ -51,5 +52,5 @@ def _run(spec: Spec, inputs: Inputs, given: object, want: bool, cu_seqlens: Tens
     state = coerce(given)
     if cu_seqlens is not None:
         return packed_run(spec, inputs, state, want, cu_seqlens, dtype, method)
-    offset = 0 if state is None or state.pos is None else int(state.pos)
-    return method(bind(spec, inputs, dtype, offset), state, want)
+    p = bind(spec, inputs, dtype, first_position(spec, inputs, state))
+    return method(p, state, want)

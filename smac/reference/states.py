@@ -8,6 +8,7 @@ Non-goals: no shortcuts, no log space; `smac.masks` has its own account of the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -129,7 +130,7 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
         raise ValueError(f"expected a mask, found {term!r}")
     one, args = _one(scope), term.args
     match term.fn:
-        case "causal":
+        case "causal" | "ones" | "prefix":
             return (Lane(_along_t(one, scope), one, one),)
         case "decay":
             return (Lane(_along_t(scalar(args[0], scope), scope), one, one, (term,)),)
@@ -145,6 +146,12 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
             return (_level(args[0], scope),)
         case "fenwick":
             return _fenwick(args[0], scope)
+        case "lag":
+            at, still = Value(("T",), _positions(scope).to(scope.dtype)), _along_t(one, scope)
+            back = Value(("T",), -at.data)
+            return (Lane(still, at, one, reads=("t",)), Lane(still, one, back, writes=("-s",)))
+        case "wave":
+            return _wave(args[0], args[1], scope)
         case "diagonal":
             zero = torch.zeros_like(one.data)
             return (Lane(_along_t(Value((), zero), scope), scalar(args[0], scope), one,
@@ -172,10 +179,29 @@ def _lanes(term: Arg, scope: Scope, last: Tensor | None) -> tuple[Lane, ...] | N
     return None
 
 
+def _positions(scope: Scope) -> Tensor:
+    return scope.index("T").data
+
+
+def _wave(omega: Arg, phase: Arg, scope: Scope) -> tuple[Lane, ...]:
+    """cos(ω(t − s) + φ) as cosine times cosine and sine times sine, of angles in float64."""
+    rate, more = (Value(x.axes, x.data.double()) for x in (scalar(a, scope)
+                                                           for a in (omega, phase)))  # fmt: skip
+    columns = mul(rate, Value(("T",), _positions(scope).double()))
+    still, rows = _along_t(_one(scope), scope), add(columns, more)
+
+    def lane(turn: Callable[[Tensor], Tensor]) -> Lane:
+        read, write = (Value(x.axes, turn(x.data).to(scope.dtype)) for x in (rows, columns))
+        name = turn.__name__
+        return Lane(still, read, write, (), ((name, omega, phase),), ((name, omega),))
+
+    return lane(torch.cos), lane(torch.sin)
+
+
 def _level(level: Arg, scope: Scope) -> Lane:
     """From the first half of each block of 2^l tokens to its second half."""
     block = 2 ** int(scalar(level, scope).data)
-    at = torch.arange(scope.sizes["T"], device=scope.device) % block
+    at = _positions(scope) % block
     first, inside = 2 * at < block, at != 0
     read = first if block == 1 else ~first
     factor, reads, writes = (Value(("T",), x.to(scope.dtype)) for x in (inside, read, first))

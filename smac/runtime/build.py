@@ -155,8 +155,6 @@ def _reads_position(spec: Spec) -> bool:
 
 def _ends_here(spec: Spec) -> str | None:
     """Why a sequence of this (specialised) spec cannot be continued, or None."""
-    if _reads_position(spec):
-        return "the spec reads index(T), which would start at 0 again"
     if any(isinstance(e, Size) and e.axis == "T" for e in _every(spec)):
         return "the spec reads size(T), which is not known before the end"
     return None

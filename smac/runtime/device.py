@@ -55,6 +55,11 @@ def row(device: torch.device) -> str:
     return name_for(shipped_row(device), machine(device))
 
 
+def capturing() -> bool:
+    """Whether launches go into a CUDA graph, which repeats them as they were."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
 def named(device: str | torch.device | None) -> str:
     """The row for what `op.plan(device=…)` was given; None is this machine's own device."""
     if isinstance(device, torch.device):

@@ -131,8 +131,9 @@ def _levels(spec: Spec, sizes: Mapping[str, int]) -> dict[str, Any] | None:
         return None
     n, timed = sizes[axis], next(i for i in spec.inputs if "T" in i.axes)
     dims = {i.name: i.axes.index(axis) for i in along}
-    spread = (f"*{i.name}.unbind({dims[i.name]})[:{n}]" if i in along else i.name
-              for i in spec.inputs)  # fmt: skip
+    zeros = {name: f"torch.zeros_like({name}.select({dim}, 0))" for name, dim in dims.items()}
+    spread = (f"*({i.name}.unbind({dims[i.name]}) + ({zeros[i.name]},) * {n})[:{n}]"
+              if i in along else i.name for i in spec.inputs)  # fmt: skip
     return {
         "length": f"{timed.name}.shape[{timed.axes.index('T')}]", "longest": 2 ** (n - 1),
         "count": n, "counts": [(name, f"{name}.shape[{dim}]") for name, dim in dims.items()],

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Outputs beyond this are of a spec that does not like its inputs (and float16 ends at 65504).
 CALM = 1e4
+#: Tokens before those of a case with states, for what reads positions.
+POSITION = 5
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Case:
         cell = launcher.cell
         if cell.layout is not None:
             found += cell.layout.zeros(cell.state_sizes, cell.acc, cell.device)
+            if cell.layout.position:
+                found[-1] += POSITION
         return found
 
 
@@ -178,12 +182,11 @@ def misfit(made: Case, launcher: Launcher, exact: Sequence[Tensor | None],
 def result_names(launcher: Launcher, backward: bool) -> list[str]:
     """Names of the results, for messages."""
     cell = launcher.cell
-    states = [] if cell.layout is None else ["state.S", "state.last"]
-    last = states[: 1 + (cell.layout is not None and cell.layout.ids is not None)]
+    states = [] if cell.layout is None else [n.replace("S0", "S") for n in cell.layout.buffers]
     lengths = ["cu_seqlens"] if cell.sequences else []
     if backward:
-        return [f"the gradient of {n}" for n in (*cell.declared, *lengths, *last)]
-    return [*launcher.output_names, *last]
+        return [f"the gradient of {n}" for n in (*cell.declared, *lengths, *states)]
+    return [*launcher.output_names, *(n for n in states if n != "state.pos")]
 
 
 def in_config(config: Config, backward: bool) -> Callable[[Plan], Plan]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from smac.errors import PlanError
+from smac.errors import LaunchError, PlanError
 from smac.ir import Buffer, Program
+from smac.levels import levels_of
+from smac.plan.digits import few_digits, most_tokens
 from smac.runtime.autograd import differentiable
-from smac.runtime.device import interpreted
+from smac.runtime.device import capturing, interpreted
 from smac.runtime.module import load
 from smac.runtime.player import player
-from smac.runtime.state import Layout
+from smac.runtime.state import BUFFERS, Layout
 from smac.runtime.views import Place, Routes, Stack, View, given_back, taken
 from smac.runtime.warm import compile_for, without_memory
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from smac.plan.types import Plan
 
 #: State buffers that a program reads; the others it makes.
-STATES_IN = ("state.S0", "state.last", "state.dST")
+STATES_IN = (*BUFFERS, "state.dST")
+#: Whole numbers up to this are float32's.
+WHOLE = 2**24
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,14 @@ class Launcher:
                  for _, n, axes, picked in cell.passed()}  # fmt: skip
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
         lengths = ("cu_seqlens",) if cell.sequences else ()
-        places = {n: i for i, n in enumerate((*cell.declared, *lengths, *STATES_IN))}
+        states = () if cell.layout is None else cell.layout.buffers
+        places = {n: i for i, n in enumerate((*cell.declared, *lengths, *states))}
         places |= {n: places[owner] for owner, n, _, _ in cell.passed()}
         self._moved = {n: v for n, v in views.items() if not v.plain}
         self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
         self._index = cell.device.index if cell.device.type == "cuda" else None
+        self._most = most_tokens(plan.request) if cell.layout is not None else None
+        self._most_back: int | None = None
         self.backward_plan: Plan | None = None
         self._backward: Runnable | None = None
         self._first_use: FirstUse | None = None
@@ -155,12 +162,15 @@ class Launcher:
         """Outputs (a tensor, or a tuple), paired with a State when `want`.
 
         `tensors`: the inputs, then cu_seqlens where there are packed sequences."""
-        cell, layout, pos = self.cell, self.cell.layout, 0
+        cell, layout = self.cell, self.cell.layout
+        pos: int | Tensor = 0
         if layout is not None:
             entering, pos = self.entering(given)
             tensors = [*tensors, *entering]
+            self.reach(pos)
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
+            self.reach(pos, back=True)
             made = differentiable(self, tensors)
         else:
             made = self.forward(tensors)
@@ -170,7 +180,7 @@ class Launcher:
             return y
         return y, layout.split(made[n:], pos + cell.sizes["T"])
 
-    def entering(self, given: object) -> tuple[tuple[Tensor, ...], int]:
+    def entering(self, given: object) -> tuple[tuple[Tensor, ...], int | Tensor]:
         """State buffers for what the caller gave (None: zeros), and the tokens before it.
 
         LaunchError where it does not fit, PlanError where the spec cannot be continued."""
@@ -183,7 +193,39 @@ class Launcher:
         if cell.continues is not None:
             raise PlanError(f"{self.name}: a sequence cannot be continued from a state: "
                             f"{cell.continues}")  # fmt: skip
-        return layout.join(state), state.pos or 0
+        pos = state.pos if isinstance(state.pos, Tensor) else state.pos or 0
+        end = pos + cell.sizes["T"]
+        if layout.position and self.target == "torch" and isinstance(end, int) and end > WHOLE and (
+                cell.acc == torch.float32):  # fmt: skip
+            raise PlanError(f"{self.name}: a sequence cannot be continued to {end} tokens: they "
+                            f"are counted in float32 on target torch, which has whole numbers up "
+                            f"to {WHOLE}; pass float64 inputs")  # fmt: skip
+        n = cell.sizes.get(cell.levels or "")
+        if n is not None and isinstance(end, int) and levels_of(end) > n:
+            raise LaunchError(f"{self.name}: expected {cell.levels} ≥ {levels_of(end)}, the levels "
+                              f"of {end} tokens, {pos} of them before this call; got {n}")
+        if layout.position and isinstance(pos, int) and capturing():
+            raise LaunchError(f"{self.name}: found a state at token {pos} in a CUDA graph, whose "
+                              "replays would all start there; expected its pos as a tensor: smac."
+                              "State(state.S, …, pos=torch.tensor(state.pos, device='cuda'))")
+        return layout.join(state), pos
+
+    def reach(self, pos: int | Tensor, back: bool = False) -> None:
+        """PlanError where a call that starts at `pos` goes further than its numbers have digits:
+        those of the forward program or, `back`, of the backward."""
+        plan = self.backward_plan if back else self.plan
+        most = self._most_back if back else self._most
+        assert plan is not None
+        if most is None or (isinstance(pos, int) and pos == 0):  # there the planner has looked
+            return
+        if isinstance(pos, Tensor):
+            raise PlanError(f"{self.name}: found state.pos as a tensor, which nobody looks at; "
+                            f"expected a number: the {plan.order} order has digits for {most} "
+                            "tokens alone")  # fmt: skip
+        end = pos + self.cell.sizes["T"]
+        if end > most:
+            raise PlanError(f"{self.name}: a sequence cannot be continued to {end} tokens: the "
+                            f"{plan.order} order {few_digits(plan.request, end)}")  # fmt: skip
 
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The forward program on present inputs and state buffers, in the caller's layout."""
@@ -248,6 +290,7 @@ class Launcher:
                     from smac.lower import backward
 
                     self.backward_plan = self._plan_backward()
+                    self._most_back = most_tokens(self.backward_plan.request)
                     program = backward(self.backward_plan)
                     made = Runnable.of(program, self.target, self._precision)
                     self._routes = self._routed(made)
@@ -265,7 +308,7 @@ class Launcher:
         """Where a backward finds its arguments, and where its gradients go."""
         cell, buffers = self.cell, runnable.program.buffers
         lengths = ("cu_seqlens",) if cell.sequences else ()
-        states = () if cell.layout is None else STATES_IN[: 1 + (cell.layout.ids is not None)]
+        states = () if cell.layout is None else cell.layout.buffers
         names = (*cell.declared, *lengths, *states)
         places = {n: (i, self._moved.get(n)) for i, n in enumerate(names)}
         places |= {n: (places[owner][0], self._moved.get(n)) for owner, n, _, _ in cell.passed()}

@@ -1,8 +1,9 @@
 """Ops inside torch.compile and torch.export: smac::call and smac::call_backward stand for them all.
 
 An op travels as text (its options, then its spec), so that a graph that holds a call means the same
-in another process. Results come as a list: the outputs, then S, z, last and a mark that positions
-are counted; an empty tensor of booleans stands for a part that a state does not have.
+in another process; a position is a number, which may differ from call to call. Results come as a
+list: the outputs, then S, z, last and a mark that positions are counted; an empty tensor of
+booleans stands for a part that a state does not have.
 
 Non-goals: eager calls, which go to their launcher directly (op.py); double backward.
 """
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 #: Fields of a State that are tensors and that a spec can have, in order.
 FIELDS = ("S", "z", "last")
 _CALL = ("(str op, str names, Tensor[] inputs, Tensor? cu_seqlens, str fields, Tensor[] state, "
-         "bool stateful, bool step) -> Tensor[]")  # fmt: skip
+         "SymInt pos, bool stateful, bool step) -> Tensor[]")  # fmt: skip
 _BACKWARD = _CALL.replace(") ->", ", Tensor[] cotangents) ->")
 
 
@@ -54,21 +55,22 @@ def traced(op: Op, values: Sequence[Any], given: Any, want: bool, cu_seqlens: Te
     """What a call of `op` returns, by way of smac::call. Python that torch.compile can follow."""
     names = [n for n, x in zip(op._names, values, strict=True) if x is not None]
     inputs = [x for x in values if x is not None]
-    pos = 0
+    pos: int | Tensor = 0
     fields: list[str] = []
     state: list[Tensor] = []
     if isinstance(given, State):
-        pos = given.pos or 0
-        parts = ((n, getattr(given, n)) for n in FIELDS)
+        pos = given.pos if isinstance(given.pos, Tensor) else given.pos or 0
+        parts = ((n, getattr(given, n)) for n in (*FIELDS, "pos"))
         for name, x in parts:
-            if x is not None:
+            if isinstance(x, Tensor):
                 fields.append(name)
                 state.append(x)
     elif given is not None:
         fields, state = ["S"], [given]
     stateful = want or given is not None
     made = torch.ops.smac.call(op._text, ",".join(names), inputs, cu_seqlens, ",".join(fields),
-                               state, stateful, step)  # fmt: skip
+                               state, pos if isinstance(pos, int) else 0, stateful,
+                               step)  # fmt: skip
     n = len(op.spec.output)
     y = made[0] if n == 1 else tuple(made[:n])
     if not want:
@@ -93,11 +95,11 @@ def _values(op: Op, names: str, inputs: Sequence[Tensor]) -> tuple[Any, ...]:
     return tuple(found.get(n) for n in op._names)
 
 
-def _given(fields: str, state: Sequence[Tensor]) -> State | None:
+def _given(fields: str, state: Sequence[Tensor], pos: int) -> State | None:
     if not state:
         return None
     parts: dict[str, Any] = dict(zip(fields.split(","), state, strict=True))
-    return State(parts["S"], parts.get("z"), parts.get("last"), None, 0)
+    return State(parts["S"], parts.get("z"), parts.get("last"), None, parts.get("pos", pos))
 
 
 def _own(x: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -113,12 +115,13 @@ def _absent(like: Tensor, dtype: torch.dtype = torch.bool) -> Tensor:
 
 @torch.library.custom_op("smac::call", mutates_args=(), schema=_CALL)
 def call(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, fields: str,
-         state: Sequence[Tensor], stateful: bool, step: bool) -> list[Tensor]:  # fmt: skip
+         state: Sequence[Tensor], pos: int, stateful: bool,
+         step: bool) -> list[Tensor]:  # fmt: skip
     """The call, by the launcher that an eager call would use."""
     made = _op(op)
     with torch.no_grad():
-        y = made._run(_values(made, names, inputs), _given(fields, state), stateful, cu_seqlens,
-                      step)  # fmt: skip
+        y = made._run(_values(made, names, inputs), _given(fields, state, pos), stateful,
+                      cu_seqlens, step)  # fmt: skip
     y, new = y if stateful else (y, State(inputs[0]))
     found = [y] if isinstance(y, Tensor) else list(y)
     if stateful:
@@ -133,7 +136,8 @@ def call(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | Non
 
 @call.register_fake
 def _(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, fields: str,
-      state: Sequence[Tensor], stateful: bool, step: bool) -> list[Tensor]:  # fmt: skip
+      state: Sequence[Tensor], pos: int, stateful: bool,
+      step: bool) -> list[Tensor]:  # fmt: skip
     made = _op(op)
     values = _values(made, names, inputs)
     sizes: Mapping[str, int] = made._signature.check(values, step)
@@ -165,13 +169,13 @@ def _(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, 
 
 @torch.library.custom_op("smac::call_backward", mutates_args=(), schema=_BACKWARD)
 def call_backward(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None,
-                  fields: str, state: Sequence[Tensor], stateful: bool, step: bool,
+                  fields: str, state: Sequence[Tensor], pos: int, stateful: bool, step: bool,
                   cotangents: Sequence[Tensor]) -> list[Tensor]:  # fmt: skip
     """Gradients of the inputs and state parts that are floating-point, in order."""
     made = _op(op)
     with torch.no_grad():
         launcher = made._find(_values(made, names, inputs), stateful, step, cu_seqlens)
-        found = _gradients(launcher, inputs, cu_seqlens, _given(fields, state), cotangents,
+        found = _gradients(launcher, inputs, cu_seqlens, _given(fields, state, pos), cotangents,
                            len(made.spec.output))  # fmt: skip
     passed = [*inputs, *state, *cotangents]
     due = _floating(inputs, state)
@@ -189,10 +193,12 @@ def _gradients(launcher: Launcher, inputs: Sequence[Tensor], cu_seqlens: Tensor 
     entering: tuple[Tensor, ...] = ()
     due = list(cotangents[:n])
     if layout is not None:
-        entering = launcher.entering(given)[0]
+        entering, pos = launcher.entering(given)
+        launcher.backward_program()
+        launcher.reach(pos, back=True)
         S, z = cotangents[n], cotangents[n + 1] if layout.normalised else None
         last = entering[1] if layout.ids is not None else None
-        due.append(layout.join(State(S, z, last))[0])
+        due.append(layout.join(State(S, z, last, None, 0))[0])
     tensors = [*inputs, *lengths, *entering]
     made = launcher.backward(tensors, due, [x.is_floating_point() for x in tensors])
     found: list[Any] = [g for x, g in zip(inputs, made, strict=False) if x.is_floating_point()]
@@ -207,7 +213,7 @@ def _gradients(launcher: Launcher, inputs: Sequence[Tensor], cu_seqlens: Tensor 
 
 @call_backward.register_fake
 def _(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, fields: str,
-      state: Sequence[Tensor], stateful: bool, step: bool,
+      state: Sequence[Tensor], pos: int, stateful: bool, step: bool,
       cotangents: Sequence[Tensor]) -> list[Tensor]:  # fmt: skip
     return [torch.empty(x.shape, dtype=x.dtype, device=x.device)
             for x in _floating(inputs, state)]  # fmt: skip
@@ -219,23 +225,23 @@ def _floating(inputs: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
     """Keep the inputs; nothing that the forward computed is needed again."""
-    op, names, tensors, cu_seqlens, fields, state, stateful, step = inputs
+    op, names, tensors, cu_seqlens, fields, state, pos, stateful, step = inputs
     lengths = [] if cu_seqlens is None else [cu_seqlens]
-    ctx.asked = (op, names, len(tensors), fields, len(state), stateful, step)
+    ctx.asked = (op, names, len(tensors), fields, len(state), pos, stateful, step)
     ctx.save_for_backward(*tensors, *state, *lengths)
 
 
 def _backward(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...]:
     """Gradients at the places of the inputs; None for integers and for what is no tensor."""
-    op, names, n, fields, m, stateful, step = ctx.asked
+    op, names, n, fields, m, pos, stateful, step = ctx.asked
     inputs, state, lengths = (list(ctx.saved_tensors[a:b]) for a, b in
                               ((0, n), (n, n + m), (n + m, None)))  # fmt: skip
     due = [x for x in cotangents if x.is_floating_point()]
     made = iter(torch.ops.smac.call_backward(op, names, inputs, lengths[0] if lengths else None,
-                                             fields, state, stateful, step, due))  # fmt: skip
+                                             fields, state, pos, stateful, step, due))  # fmt: skip
     tensors, parts = ([next(made) if x.is_floating_point() else None for x in xs]
                       for xs in (inputs, state))  # fmt: skip
-    return None, None, tensors, None, None, parts, None, None
+    return None, None, tensors, None, None, parts, None, None, None
 
 
 call.register_autograd(_backward, setup_context=_keep)

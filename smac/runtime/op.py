@@ -69,6 +69,7 @@ class Op:
         """Outputs for inputs by name or in order (None = absent): a tensor, or a tuple of tensors.
 
         `initial_state`: a `State`, or a tensor S where that is all; `return_state` adds the last.
+        Where the spec or its mask reads `index(T)`, a state's `pos` says where the call starts.
         `cu_seqlens`: int32 or int64 [n + 1], n sequences packed along T at B = 1: sequence i is at
         tokens cu_seqlens[i] … cu_seqlens[i + 1] − 1 and runs as if it were alone; states have n
         in the place of B. It starts with 0, ends with T and does not decrease, which is checked on
@@ -84,7 +85,8 @@ class Op:
         """One token: outputs without T, and the next state.
 
         `state`: from `init_state`, `return_state` or a step before. Inputs come without their T
-        axis. `out_state`: a state whose tensors are overwritten and returned; may be `state`.
+        axis. `out_state`: a state that is overwritten (its tensors where they are, its `pos` too)
+        and returned; may be `state`. A CUDA graph of a step counts on where `pos` is a tensor.
         """
         if torch.compiler.is_compiling():
             y, new = traced(self, self._signature.bind(args, inputs), state, True, None, True)
@@ -199,8 +201,8 @@ class Op:
 
         `inputs`: the tensors that the approximated masks read (h of `approx(toeplitz(h))`), one fit
         a head; no gradient reaches them, and after a change they must be fitted again. T: by
-        default the lags of those, else the spec's [sizes]. A fit that does not turn (real poles)
-        has states: `step` goes on by the fit, whose error is measured for T tokens alone.
+        default the lags of those, else the spec's [sizes]. The fitted op has states: `step` goes
+        on by the fit, whose error is measured for T tokens alone.
         Raises PlanError where no fit is within tol, or an input is not what a fit depends on.
         """
         from smac.runtime.refit import refitted

@@ -25,6 +25,7 @@ from smac.errors import CodegenError, PlanError
 from smac.plan.space import replanned
 from smac.runtime.build import planned
 from smac.runtime.cache import Key, Remembered
+from smac.runtime.device import capturing
 from smac.runtime.held import tolerance
 from smac.runtime.job import Case, Job, case, lost, misfit, truth
 from smac.runtime.mismatch import reproducer, write
@@ -185,11 +186,6 @@ def _like(plan: Plan) -> Callable[[Plan], Plan]:
         return replace(found, chosen=replace(found.chosen, segment=plan.chosen.segment))
 
     return choose
-
-
-def capturing() -> bool:
-    """Whether launches go into a CUDA graph, where nothing else may run."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _key(launcher: Launcher, runnable: Runnable) -> Key:

@@ -15,6 +15,10 @@ from torch.utils import _pytree as pytree
 
 from smac.errors import LaunchError
 
+#: The buffers that a State goes into, in order; a spec without documents, or one that reads no
+#: positions, has no such buffer.
+BUFFERS = ("state.S0", "state.last", "state.pos")
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -23,14 +27,15 @@ class State:
     S: (batch…, H, r, N, P), float32 (float64 for float64 inputs), the lane axis r dropped when 1,
     as are axes that no operand carries. z: the same without P, the state of the normaliser Z.
     last: id of the last token's document, (batch…). ring: the last tokens of a window. pos: tokens
-    so far, where the spec reads `index(T)`.
+    so far, where the spec or its mask reads `index(T)`: a number or, for CUDA graphs, whose replays
+    would all start at the same number, an integer tensor without axes on the device of S.
     """
 
     S: Tensor
     z: Tensor | None = None
     last: Tensor | None = None
     ring: Tensor | None = None
-    pos: int | None = None
+    pos: int | Tensor | None = None
 
     def detach(self) -> State:
         """The same values, cut off from the graph."""
@@ -42,7 +47,7 @@ class State:
         return [(n, x) for n, x in pairs if x is not None]
 
     def __repr__(self) -> str:
-        shown = [f"{n}={x}" if n == "pos" else f"{n}={tuple(x.shape)}" for n, x in self._parts()]
+        shown = [f"{n}={tuple(x.shape) if isinstance(x, Tensor) else x}" for n, x in self._parts()]
         return f"State({', '.join(shown)}, {str(self.S.dtype)[6:]}, {self.S.device})"
 
 
@@ -74,6 +79,12 @@ class Layout:
     last_axes: tuple[str, ...]
     position: bool
 
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """The names of what `zeros` and `join` make."""
+        there = (True, self.ids is not None, self.position)
+        return tuple(n for n, due in zip(BUFFERS, there, strict=True) if due)
+
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape of the buffer: z's column included."""
         length = {a: sizes[a] if a in self.carried else 1 for a in self.axes if a != "R"}
@@ -93,15 +104,18 @@ class Layout:
 
     def zeros(self, sizes: Mapping[str, int], dtype: torch.dtype,
               device: torch.device) -> tuple[Tensor, ...]:  # fmt: skip
-        """State buffers before the first token: zeros, and a last id that is nobody's."""
+        """State buffers before the first token: zeros (so is the position), and a last id that is
+        nobody's."""
         buffers = [torch.zeros(self.shape(sizes), dtype=dtype, device=device)]
         if self.ids is not None:
             shape = [sizes[a] for a in self.last_axes]
             buffers.append(torch.full(shape, -1, dtype=torch.int64, device=device))
+        if self.position:
+            buffers.append(torch.zeros((), dtype=torch.int64, device=device))
         return tuple(buffers)
 
     def join(self, state: State) -> tuple[Tensor, ...]:
-        """The buffers (S0, last) that hold a checked `state`."""
+        """The buffers (S0, last, pos) that hold a checked `state`."""
         S, z = state.S, state.z
         for dim in self._dropped():
             S = S.unsqueeze(dim)
@@ -110,13 +124,20 @@ class Layout:
             for dim in self._dropped():
                 z = z.unsqueeze(dim) if self.axes[dim] != "P" else z
             S = torch.cat([S, z.unsqueeze(-1)], -1)
-        if self.ids is None:
-            return (S,)
-        assert state.last is not None
-        return (S, state.last)
+        buffers = [S]
+        if self.ids is not None:
+            assert state.last is not None
+            buffers.append(state.last)
+        if self.position:  # a tensor, so that nothing that is compiled or kept depends on it
+            pos = state.pos
+            assert pos is not None
+            if not isinstance(pos, Tensor):
+                pos = torch.full((), pos, dtype=torch.int64, device=S.device)
+            buffers.append(pos)
+        return tuple(buffers)
 
-    def split(self, buffers: tuple[Tensor, ...], pos: int) -> State:
-        """The state in the buffers (ST, last) after `pos` tokens."""
+    def split(self, buffers: tuple[Tensor, ...], pos: int | Tensor) -> State:
+        """The state in the buffers (ST, last, …) after `pos` tokens."""
         S, z = buffers[0], None
         dropped = self._dropped()
         if self.normalised:
@@ -155,7 +176,20 @@ class Layout:
             assert given.last is not None
             lengths = tuple(sizes[a] for a in self.last_axes)
             self._check(f"{name}.last", given.last, self.last_axes, lengths, None, device)
+        if self.position:
+            self._check_pos(f"{name}.pos", given.pos, device)
         return given
+
+    @staticmethod
+    def _check_pos(name: str, pos: object, device: torch.device) -> None:
+        due = f"expected a whole number of tokens, or an integer tensor without axes on {device}"
+        if isinstance(pos, Tensor):
+            if pos.shape != () or pos.dtype not in (torch.int32, torch.int64):
+                raise LaunchError(f"{name}: {due}, got {pos.dtype} of shape {tuple(pos.shape)}")
+            if pos.device != device:
+                raise LaunchError(f"{name}: {due}, got one on {pos.device}")
+        elif not isinstance(pos, int) or pos < 0:
+            raise LaunchError(f"{name}: {due}, got {pos!r}")
 
     @staticmethod
     def _check(name: str, x: Tensor, axes: tuple[str, ...], shape: tuple[int, ...],
@@ -189,4 +223,8 @@ def write(out: object, new: State) -> State:
             raise LaunchError(f"out_state.{field}: expected shape {tuple(source.shape)}, got "
                               f"{found}")  # fmt: skip
         place.copy_(source)
-    return replace(target, pos=new.pos)
+    if isinstance(target.pos, Tensor) and new.pos is not None:
+        target.pos.copy_(torch.as_tensor(new.pos))
+    elif new.pos is not None:  # as if it were a tensor: who keeps `out` alone goes on from here
+        object.__setattr__(target, "pos", new.pos)
+    return target

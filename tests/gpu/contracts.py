@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,10 @@ HEADS = {
 }  # fmt: skip
 
 
-def compiled(way: str, precision: str = "ieee", **axes: str) -> smac.Op:
-    """The op of TEXT with other `axes`, in one order and schedule."""
+def compiled(way: str, precision: str = "ieee", turn: str = "", **axes: str) -> smac.Op:
+    """The op of TEXT with other `axes`, in one order and schedule; `turn` goes behind its mask."""
     order, schedule = WAYS[way]
-    text = TEXT.format(**{**FULL, **axes})
+    text = TEXT.format(**{**FULL, **axes}).replace("log_decay = a)", f"log_decay = a){turn}")
     if "G" not in text.split("[inputs]")[1].split("[contraction]")[0].replace('"', " ").split():
         text = text.replace('[axes]\nG = "group of H"\n', "")
     return smac.compile(text, target="triton", order=order, schedule=schedule,
@@ -154,6 +155,43 @@ def empty() -> Found:
                 BOUND[TYPES[0]])
 
 
+def decoding() -> Found:
+    """A prompt, then token by token, is the whole, though the mask reads positions; and so are
+    replays of a CUDA graph of one step, whose position is a tensor."""
+    sizes = {"B": 2, "H": 2, "N": 16, "P": 16}
+    T, start = (70, 37) if GPU else (9, 6)
+    for way in ("sweep", "tokens"):
+        for dtype in TYPES:
+            op = compiled(way, turn=" * wave(0.7, 0.2)")
+            x = drawn(op, dtype, T=T, **sizes)
+            y = op(**x)
+            _, state = op(**{n: z[:, :start] for n, z in x.items()}, return_state=True)
+            rows = []
+            for t in range(start, T):
+                row, state = op.step(state, **{n: z[:, t] for n, z in x.items()})
+                rows.append(row)
+            yield f"{way} {dtype}", apart(torch.stack(rows, 1), y[:, start:]), BOUND[dtype]
+            if GPU:
+                found = replayed(op, x, op.init_state(dtype=dtype, device=DEVICE, **sizes))
+                yield f"{way} {dtype} in a graph", apart(found, y), BOUND[dtype]
+
+
+def replayed(op: smac.Op, x: dict[str, torch.Tensor], state: smac.State) -> torch.Tensor:
+    """All tokens, by replays of one captured step."""
+    pos = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    state, one = replace(state, pos=pos), {n: z[:, 0].clone() for n, z in x.items()}
+    op.step(state, **one)  # compiled and recorded outside
+    graph, rows = torch.cuda.CUDAGraph(), []
+    with torch.cuda.graph(graph):
+        row, _ = op.step(state, **one, out_state=state)
+    for t in range(x["q"].shape[1]):
+        for n, z in x.items():
+            one[n].copy_(z[:, t])
+        graph.replay()
+        rows.append(row.clone())
+    return torch.stack(rows, 1)
+
+
 def widths() -> Found:
     """N and P from 1 to 512, where the planner takes them."""
     for way in WAYS:
@@ -216,7 +254,7 @@ def tf32() -> Found:
         yield f"{way} is another precision", 0.0 if worse else math.inf, 0.0
 
 
-SMALL: tuple[Callable[[], Found], ...] = (decays, views, empty)
+SMALL: tuple[Callable[[], Found], ...] = (decays, views, empty, decoding)
 LARGE: tuple[Callable[[], Found], ...] = (heads, widths, programs, large, tf32)
 
 

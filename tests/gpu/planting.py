@@ -167,7 +167,7 @@ def suite(job: tuple[operators.Mutation | None, list[run.Cell]]) -> dict[str, An
     for cell in cells:
         with planting(m):
             try:
-                run.run(cell)
+                run.measured(cell)
             except Exception as e:
                 how = f"{cell[2]} T={cell[3]['T']}: {type(e).__name__}: {e}"
                 return {"caught": True, "how": how[:200]}

@@ -189,14 +189,13 @@ CASES: dict[str, Case] = {
     "dense_transposed": Case("transpose(dense(M))", {"M": "T S"}, QUADRATIC),
     "dense_causal": Case("causal() * dense(M)", {"M": "B G T S"}, QUADRATIC, axes=GROUP),
 }  # fmt: skip
-#: Nonzero above the diagonal, or with lanes that read positions: no state between calls.
+#: Nonzero above the diagonal, or with lanes that read other tokens: no state between calls.
 STATELESS = ("both_ways", "both_ways_gated", "both_ways_key", "both_ways_value", "upper",
              "both_ways_groups", "strictly_upper", "by_position", "documents_alone",
-             "documents_both_ways", "prefix", "prefixes",
+             "documents_both_ways", "prefix",
              "codes", "distance", "complex_both_ways", "turning",
-             "levels", "levels_both_ways", "two_band", "backwards", "backwards_groups",
-             "backwards_key", "moved_both_ways",
-             "square_decay", "complex_decay", "complex_decay_key")  # fmt: skip
+             "levels_both_ways", "two_band", "backwards", "backwards_groups",
+             "backwards_key", "moved_both_ways")  # fmt: skip
 STATEFUL = tuple(n for n, c in CASES.items() if "chunked" in c.orders and n not in STATELESS)
 
 #: Names that a careless printer would take for its own.

@@ -85,7 +85,7 @@ def test_states(name: str, order: str) -> None:
     op = compiled(text_of(name), order)
     _, start = op.reference(**inputs_of(name, op, 5), return_state=True)
     S, z = (x if x is None else x.detach().requires_grad_() for x in (start.S, start.z))
-    start = smac.State(S, z, start.last, start.pos)
+    start = smac.State(S, z, start.last, None, start.pos)
     for T in LENGTHS:
         inputs = inputs_of(name, op, T)
         y, state = op(**inputs, initial_state=start, return_state=True)

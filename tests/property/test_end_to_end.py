@@ -146,6 +146,29 @@ def check(text: str, T: int, chunk: int, number: int) -> None:
         names = [n for n, x in inputs.items() if x.is_floating_point()]
         for n, a, b in zip(names, _grads(got, leaves, weight), due, strict=True):
             assert distance(a, b) < 1e-10, (order, schedule, n)
+        if schedule == "segments":
+            _split(op, inputs, number % (T + 1), got, order)
+
+
+def _split(op: smac.Op, inputs: dict[str, Tensor], cut: int, whole: Tensor, order: str) -> None:
+    """Two pieces through a state are the whole, where a mask keeps one."""
+    axes = {i.name: i.axes for i in op.spec.inputs}
+    pieces, state = [], None
+    with torch.no_grad():
+        for part in (slice(0, cut), slice(cut, None)):
+            x = {n: z[(slice(None),) * axes[n].index("T") + (part,)] if "T" in axes[n] else z
+                 for n, z in inputs.items()}  # fmt: skip
+            try:
+                y, state = op(**x, initial_state=state, return_state=True)
+            except smac.PlanError as e:
+                if state is not None and "size(T)" not in str(e):
+                    raise
+                _seen()[f"no state ({order})"] += 1
+                return
+            pieces.append(y)
+    _seen()[f"state ({order})" + (", positions" if state.pos is not None else "")] += 1
+    along = sum(a in {x for i in axes.values() for x in i} for a in op.spec.batch)
+    assert distance(torch.cat(pieces, along), whole) < 1e-10, order
 
 
 def _grads(y: Tensor, leaves: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
@@ -169,6 +192,8 @@ def test_every_legal_order_of_any_mask_is_the_oracle() -> None:
 
     run()
     due = {f"{p}{o} ({s})" for o, s in ORDERS for p in ("", "no ")} - {"no quadratic (tiles)"}
+    due |= {f"{s} ({o})" for o in ("chunked", "linear") for s in ("state", "no state")}
+    due |= {f"state ({o}), positions" for o in ("chunked", "linear")}
     assert due <= set(_seen()), f"never met: {due - set(_seen())}"
 
 

@@ -45,6 +45,8 @@ PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "fac
 SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
+#: Tokens before the state of a cell, where positions count.
+BEFORE = 1003
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
 MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
@@ -147,6 +149,8 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     if state:
         many = {**given, "B": len(ends) - 1} if ends else given
         empty = op.init_state(dtype=dtype, **{x: n for x, n in many.items() if x in have - {"W"}})
+        if empty.pos is not None:  # tokens before the first: a state somewhere on the way
+            empty = dataclasses.replace(empty, pos=BEFORE)
         g = torch.Generator().manual_seed(1)
         S = torch.randn(empty.S.shape, generator=g, dtype=torch.float64)
         pair = tuple(S.to(d).requires_grad_() for d in (dtype, torch.float64))
@@ -251,6 +255,12 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
     add("retnet-chunked-reset-state", "retnet", "chunked", state=True, special=True)
     add("log_linear-chunked-float64", "log_linear", "chunked", T=70, B=1, H=1)
+    for spec, order, sizes in (
+        ("xpos", "chunked", {}), ("xpos", "chunks", {}), ("xpos", "segmented", {"T": 70}),
+        ("xpos", "linear", {"T": 9}), ("log_linear", "chunked", {"H": 1}), ("clock", "chunked", {}),
+        ("clock_channel", "chunked", {}), ("clock_channel", "linear", {"T": 9}),
+    ):  # fmt: skip
+        add(f"{spec}-{order}-state", spec, order, state=True, **sizes)
     for spec in ("retnet", "quasi"):
         add(f"{spec}-chunks-float32", spec, "chunks", torch.float32)
     add("ssd-chunks-wide", "ssd", "chunks", N=35, P=40, B=1, H=2)

@@ -173,6 +173,16 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
              'A = "H N"\nd = "B T H"\nD = "H"\n', mask_axes="TSN", y="Y + D * v",
              inputs='q = "B T N"\nk = "B T N"\nv = "B T H"\n').replace(
             'V = "v"', 'V = "softplus(d) * v"'), ("chunked", "linear")),
+    # Positions wherever they may stand: operands, decays, factors, a Fenwick tree, the output.
+    "clock": (
+        spec("decay(gamma) * wave(0.4, 1) + semiseparable(where(index(T) % 3 == 0, -1000, -0.1)) "
+             "+ row(1 + 1 / (1 + index(T))) * strict(level(1))", 'gamma = "H"\n',
+             y="Y / (2 + Z * Z) + cos(index(T))").replace(
+            'Q = "q"', 'Q = "q * sin(index(T))"').replace('K = "k"', 'K = "k * cos(index(T))"'),
+        ("chunked",)),
+    "clock_channel": (
+        spec("col(cos(index(T))) * row(1 + sin(w * index(T))) * semiseparable(log_decay = a)",
+             'a = "B T H N"\nw = "H"\n', mask_axes="TSN"), ("chunked",)),
     "fourier": (spec("fourier('cos')"), ("quadratic",)),
     # Angles of 10⁶ at T = 37, which float32 has no fractions of a turn for.
     "fast_wave": (

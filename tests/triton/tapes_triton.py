@@ -7,6 +7,7 @@ states and gradients differ in a bit from what the functions give when called as
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from smac.runtime.tape import Tape
 CASES = (
     ("ssd", "chunked", {"state": True}), ("multiscale", "chunks", {"H": 1}),
     ("packed_ssd", "quadratic", {"packed": True, "H": 1}), ("toeplitz", "quadratic", {"H": 1}),
-    ("retnet", "linear", {"H": 1, "T": 5}),
+    ("retnet", "linear", {"H": 1, "T": 5}), ("xpos", "chunked", {"state": True, "H": 1}),
 )  # fmt: skip
 
 
@@ -76,7 +77,9 @@ def calls(spec: str, order: str, state: bool = False, packed: bool = False,
     given = {**c.SIZES, "T": 19, **sizes}
     given["W"] = given["T"]
     inputs = c.draw(op, given, False)
-    more = {"cu_seqlens": torch.tensor((0, 10, 10, given["T"]))} if packed else {}
+    more: dict[str, Any] = {}
+    if packed:
+        more = {"cu_seqlens": torch.tensor((0, 10, 10, given["T"]))}
     found: list[Tensor] = []
     for n in range(3):
         x = {k: v if "ids" in k else v * (1 - n / 8) for k, v in inputs.items()}
@@ -87,6 +90,9 @@ def calls(spec: str, order: str, state: bool = False, packed: bool = False,
         if n == 2:
             x = {k: torch.stack([v, v], -1)[..., 1] for k, v in x.items()}
         leaf = {k: v.detach().requires_grad_() for k, v in x.items() if v.is_floating_point()}
+        if spec == "xpos":  # each call further on: a position is no part of a tape
+            empty = op.init_state(dtype=torch.float64, **{a: given[a] for a in "BHNP"})
+            more = {"initial_state": dataclasses.replace(empty, S=empty.S + 0.1, pos=7 * n)}
         made = op(**(x | leaf), return_state=state, **more)
         y, s = made if state else (made, None)
         outs = [y, *((s.S,) if s is not None else ())]

@@ -16,7 +16,7 @@ def test_played_programs_have_the_bits_of_called_ones() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "tapes_triton.py")],
                           capture_output=True, text=True, check=False)  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 5, done.stderr[-2000:]
+    assert len(found) == 6, done.stderr[-2000:]
     assert not [x for x in found if x["wrong"] or x["not"] or x["tapes"] != [2, 2]], found
     # Not idle: there are tensors to hold to, launches, and memory that only kernels see.
     assert all(x["held"] >= 15 and x["steps"] >= 16 and x["scratch"] for x in found), found

@@ -10,13 +10,15 @@ import sys
 from pathlib import Path
 
 import smac
-from smac.masks import build
+from smac.locate import clip
 from smac.paths import shipped_specs
-from smac.plan.sizes import complete_sizes
+from smac.plan.sizes import at_sizes
 from smac.plan.words import quantity
 from smac.show import show
 from smac.spec import Spec, specialise
 
+#: Characters of an entry that are shown.
+LONGEST = 600
 FOLDER = Path(__file__).resolve().parent
 PAGE, PICTURES = FOLDER / "gallery.md", FOLDER / "gallery"
 HEAD = """\
@@ -41,10 +43,8 @@ def page() -> str:
 
 def entry(spec: Spec) -> str:
     """One spec: its picture, formula, rank, cost, paper, and the op in three lines."""
-    special = specialise(spec)
-    mask = build(special.contraction.L, special)
-    sizes = dict(complete_sizes(special, mask, {}))
-    T, known = sizes["T"], mask.generators()
+    _, mask, found = at_sizes(specialise(spec), {})
+    T, known = dict(found)["T"], mask.generators()
     matvec = mask.matvec_cost(T)
     needed = [i for i in spec.inputs if not i.may_be_absent]
     inputs = ", ".join(f"`{i.name}[{' '.join(i.axes)}]`" for i in needed)
@@ -52,8 +52,8 @@ def entry(spec: Spec) -> str:
     cost = f"{quantity(matvec)} multiply-adds at T = {T}; dense, {quantity(T * T)}"
     rows = {
         "mask": f"`{show(spec.contraction.L)}`",
-        "entry": f"`L[t,s] = {show(mask.entry())}`",
-        "rank": f"{rank} below the diagonal",
+        "entry": f"`L[t,s] = {clip(show(mask.entry()), LONGEST)}`",
+        "rank": f"{rank} below the diagonal" + (f" at T = {T}" if spec.levels else ""),
         "cost of L·x, a channel": cost,
         "order on an H100": dict(spec.expect).get("order", "as planned"),
         "paper": _paper(spec.paper),

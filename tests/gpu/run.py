@@ -97,6 +97,8 @@ STATELESS = frozenset({("hydra", "chunked"), ("hydra", "chunks"), ("hydra", "seg
 TWO = ("bfloat16", "float64")
 #: Ragged in T, N and P no powers of two, several chunks, groups of two heads.
 SMALL = {"B": 2, "T": 300, "H": 4, "G": 2, "N": 48, "P": 40}
+#: Nine levels: as many lanes as chunks take, eight, and the diagonal.
+SHORT = {**SMALL, "T": 200}
 #: Shapes that layers have, in bfloat16: the largest tiles that the templates take.
 LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
@@ -162,7 +164,7 @@ def refusal(spec: str, order: str, dtype: str) -> str | None:
     try:
         op = smac.compile(TEXTS.get(spec, spec), target="triton", order=how, schedule=schedule)
         have = {a for i in op.spec.inputs for a in i.axes}
-        sizes = {a: n for a, n in SMALL.items() if a in have}
+        sizes = {a: n for a, n in sizes_of(spec).items() if a in have}
         for backward in (False, True):
             op.plan(dtype=dtype, device="h100", backward=backward, **sizes)
     except smac.PlanError as e:
@@ -177,13 +179,18 @@ def refused() -> dict[tuple[str, str, str], str]:
             if (why := refusal(s, o, d)) is not None}  # fmt: skip
 
 
+def sizes_of(spec: str) -> dict[str, int]:
+    """The small sizes of a spec's cells."""
+    return SHORT if spec == "log_linear" else SMALL
+
+
 def cells(only: str | None = None) -> list[Cell]:
     """(spec, order, dtype, sizes, with states, schedule of packed sequences) of every run.
     "chunked" stands for the schedule of sweeps, "chunks" for that of chunks in parallel,
     "segmented" for sweeps of segments, in the chunked order all, "fft" for that of the linear."""
     no = refused()
     made: list[Cell] = [
-        (spec, order, dtype, SMALL,
+        (spec, order, dtype, sizes_of(spec),
          spec not in TWO_TYPES and (spec, order) not in STATELESS
          and order not in ("quadratic", "fft") and dtype in TWO, None)
         for spec, orders in {**ORDERS, **MORE}.items() for order in orders for dtype in DTYPES

@@ -38,7 +38,7 @@ def draw(spec: smac.Spec, *, seed: int = 0, dtype: torch.dtype = torch.float64,
     lengths = SIZES | sizes
     lengths = {"S": lengths["T"], "W": lengths["T"]} | lengths
     if spec.levels is not None:
-        lengths[spec.levels] = max(lengths.get(spec.levels, 0), levels_of(lengths["T"]))
+        lengths[spec.levels] = max(sizes.get(spec.levels, 7), levels_of(lengths["T"]))
     g = torch.Generator().manual_seed(seed)
     kinds = _recipe(str(spec)).kinds
     made = {i.name: values(i, lengths, kinds[i.name], g) for i in spec.inputs}

@@ -294,9 +294,11 @@ def test_pieces_of_any_lengths_are_the_whole(name: str, how: tuple[str, int | No
     """From any state, at any position that lanes have digits for."""
     op = smac.compile(TEXTS[name], order=how[0], chunk=how[1], target="torch")
     total = sum(lengths)
-    inputs = draw(op.spec, T=total, grad=False)
-    pos = pos % 1000 if name in ("gamma_memory", "clock") else pos
-    _, state = op.reference(**draw(op.spec, T=7, seed=3, grad=False), return_state=True)
+    levels = {"E": 14} if op.spec.levels else {}
+    inputs = draw(op.spec, T=total, grad=False, **levels)
+    pos = pos % 1000 if name in ("gamma_memory", "clock") else pos % 8000 if levels else pos
+    _, state = op.reference(**draw(op.spec, T=7, seed=3, grad=False, **levels),
+                            return_state=True)  # fmt: skip
     state = replace(state, pos=None if state.pos is None else pos)
     y, last = op(**inputs, initial_state=state, return_state=True)
     exact, due = op.reference(**inputs, initial_state=state, return_state=True)
@@ -379,7 +381,7 @@ def test_a_graph_does_not_keep_a_position(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_sequence_goes_on_where_digits_end(name: str, dtype: torch.dtype, pos: Any, grad: bool,
                                               why: str) -> None:
     op = smac.compile(name, order="linear", target="torch")
-    inputs = draw(op.spec, dtype=dtype, grad=grad)
+    inputs = draw(op.spec, dtype=dtype, grad=grad, E=26)
     _, state = op(**inputs, return_state=True)
     with pytest.raises(smac.PlanError) as e:
         op(**inputs, initial_state=replace(state, pos=pos))

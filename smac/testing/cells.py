@@ -69,9 +69,9 @@ def axes_needed(spec: Spec) -> tuple[str, ...]:
 
 def complete(spec: Spec, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
     """`sizes` with W: T for a causal lag axis, 2T − 1 for one with lag 0 in the middle; and with as
-    many levels as T has."""
+    many levels as a sequence has that goes on for T tokens behind T others."""
     if spec.levels is not None:
-        sizes = {**sizes, spec.levels: levels_of(sizes["T"])}
+        sizes = {**sizes, spec.levels: levels_of(2 * sizes["T"])}
     if any("W" in i.axes for i in spec.inputs):
         T = sizes["T"]
         both = _bidirectional(resolve(spec).contraction.L)

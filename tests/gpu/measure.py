@@ -39,7 +39,10 @@ def source_of(spec: str, order: str, dtype: str, sizes: dict[str, int], state: b
 
     op = op_of(spec, order) if schedule is None else op_of(spec, order, schedule, chunk_of(order))
     how = {"state": state} if schedule is None else {"state": state, "sequences": len(ENDS) - 1}
-    text = op.source(dtype=dtype, device="h100", **how, **dict(lengths(op, sizes)))
+    found = dict(lengths(op, sizes))
+    if not state:  # then as many levels are walked as T has
+        found.pop(op.spec.levels, None)
+    text = op.source(dtype=dtype, device="h100", **how, **found)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -23,6 +23,8 @@ BY_FFT = ("global_filter", "toeplitz")
 STATEFUL = tuple(name for name in CHUNKED if name not in (
     "cosformer", "hydra", "lion", "low_rank", "prefix_lm"))  # fmt: skip
 COUNTED = ("gamma_memory", "log_linear", "xpos")
+#: Levels of T that are drawn unless more are due: as many as 64 tokens have, states' and calls'.
+LEVELS = 7
 SIZES = {"B": 2, "T": 9, "H": 4, "G": 2, "N": 3, "P": 2}
 
 
@@ -38,7 +40,7 @@ def draw(spec: smac.Spec, *, seed: int = 0, dtype: torch.dtype = torch.float64,
     lengths = SIZES | sizes
     lengths = {"S": lengths["T"], "W": lengths["T"]} | lengths
     if spec.levels is not None:
-        lengths[spec.levels] = max(sizes.get(spec.levels, 7), levels_of(lengths["T"]))
+        lengths[spec.levels] = max(sizes.get(spec.levels, LEVELS), levels_of(lengths["T"]))
     g = torch.Generator().manual_seed(seed)
     kinds = _recipe(str(spec)).kinds
     made = {i.name: values(i, lengths, kinds[i.name], g) for i in spec.inputs}

@@ -155,7 +155,7 @@ def test_states_have_a_rank_for_each_level_that_is_given() -> None:
     close(state.S, last.S)
     assert state.S.shape == (2, 4, 9, 3, 2)
     assert op.init_state(B=2, H=4, N=3, P=2, T=20).S.shape == (2, 4, 6, 3, 2)
-    assert op.init_state(B=2, H=4, N=3, P=2, T=20, E=9).S.shape == state.S.shape
+    assert op.init_state(B=2, H=4, N=3, P=2, E=9).S.shape == state.S.shape
 
 
 @pytest.mark.parametrize("order", ["linear", "chunked"])
@@ -210,7 +210,7 @@ def test_expansion_is_a_sum_over_levels_with_names_of_its_own() -> None:
 def test_in_place_of_the_axis_is_any_layout() -> None:
     """A view of a wider projection, levels first in memory."""
     op = compiled("log_linear", "chunked")
-    x = draw(op.spec, T=20, grad=False)
+    x = draw(op.spec, T=20, E=6, grad=False)
     wide = torch.randn(2, 20, 3, 4, 6, dtype=torch.float64)
     x["l"] = wide[:, :, 1]
     same = {**x, "l": x["l"].permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)}
@@ -220,7 +220,7 @@ def test_in_place_of_the_axis_is_any_layout() -> None:
 
 def test_traced_calls_take_the_one_input() -> None:
     op = compiled("log_linear", "chunked")
-    x = draw(op.spec, T=20)
+    x = draw(op.spec, T=20, E=6)
     names = ",".join(x)
     made = torch.ops.smac.call(op._text, names, list(x.values()), None, "", [], 0, False, False)
     close(made[0], op(**x))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import COUNTED, SIZES, STATEFUL, draw, floats, token
+from drawn import COUNTED, LEVELS, SIZES, STATEFUL, draw, floats, token
 from torch import Tensor
 
 import smac
@@ -39,6 +39,7 @@ def arguments(name: str, kind: str, target: str = "torch", device: str = "cpu",
     if kind in ("between", "step", "packed"):
         have = {a for i in op.spec.inputs for a in i.axes}
         sizes = {a: n for a, n in SIZES.items() if a in have} | {"B": 3 if kind == "packed" else 2}
+        sizes |= {} if op.spec.levels is None else {op.spec.levels: LEVELS}
         parts = [(n, x) for n, x in op.init_state(dtype=dtype, device=device, **sizes)._parts()
                  if isinstance(x, Tensor)]  # fmt: skip
         fields = ",".join(n for n, _ in parts)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import COUNTED, STATEFUL, close, draw, floats, span, token
+from drawn import COUNTED, LEVELS, STATEFUL, close, draw, floats, span, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
@@ -77,7 +77,7 @@ def test_steps_are_the_whole(name: str) -> None:
     op = smac.compile(name)
     inputs = draw(op.spec, grad=False)
     y, last = op(**inputs, return_state=True)
-    sizes = {a: n for a, n in {"B": 2, "H": 4, "G": 2, "N": 3, "P": 2}.items()
+    sizes = {a: n for a, n in {"B": 2, "H": 4, "G": 2, "N": 3, "P": 2, "E": LEVELS}.items()
              if any(a in i.axes for i in op.spec.inputs)}  # fmt: skip
     state = op.init_state(**sizes, dtype="float64")
     for t in range(9):

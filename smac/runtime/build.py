@@ -125,9 +125,13 @@ def layout_for(special: Spec, packed: bool = False) -> Layout:
 
 
 def sizes_for(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
-    """Sizes by axis: those given, then the spec's own, then what follows from them. PlanError."""
+    """Sizes by axis: those given, then the spec's own, then what follows from them. PlanError.
+
+    Levels that are given without a T are of any T that they reach."""
     from smac.plan.sizes import at_sizes
 
+    if spec.levels in given and "T" not in given:
+        given = {**given, "T": 1}
     return dict(at_sizes(specialise(spec), given)[2])
 
 

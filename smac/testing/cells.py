@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 LAYOUTS = ("contiguous", "strided", "permuted", "expanded")
+#: Tokens that an initial state has seen.
+BEFORE = 3
 #: Properties beside values and gradients; "all" runs every one.
 EXTRAS = ("none", "repeat", "causal", "linear", "split", "step", "packed", "all")
 
@@ -69,9 +71,9 @@ def axes_needed(spec: Spec) -> tuple[str, ...]:
 
 def complete(spec: Spec, sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
     """`sizes` with W: T for a causal lag axis, 2T − 1 for one with lag 0 in the middle; and with as
-    many levels as a sequence has that goes on for T tokens behind T others."""
+    many levels as T tokens have behind an initial state's."""
     if spec.levels is not None:
-        sizes = {**sizes, spec.levels: levels_of(2 * sizes["T"])}
+        sizes = {**sizes, spec.levels: levels_of(BEFORE + sizes["T"])}
     if any("W" in i.axes for i in spec.inputs):
         T = sizes["T"]
         both = _bidirectional(resolve(spec).contraction.L)

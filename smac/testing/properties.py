@@ -24,7 +24,7 @@ from smac.reference.dense import mask_matrix
 from smac.reference.oracle import bind
 from smac.reference.run import reference
 from smac.runtime.state import State
-from smac.testing.cells import Cell
+from smac.testing.cells import BEFORE, Cell
 from smac.testing.errors import Broken, Error, judge
 from smac.testing.inputs import Recipe, as_tuple, draw
 
@@ -53,7 +53,7 @@ class Trial:
     @cached_property
     def initial(self) -> State | None:
         """A state to start from: what three other tokens leave behind."""
-        return self.state_after(3) if self.cell.state else None
+        return self.state_after(BEFORE) if self.cell.state else None
 
     def state_after(self, tokens: int) -> State:
         """The oracle's state after some other tokens, as leaves of a graph."""

@@ -34,6 +34,8 @@ def inputs_of(name: str, op: smac.Op, T: int) -> dict[str, Tensor]:
     case = CASES.get(name)
     both = {"W": max(2 * T - 1, 0)} if case and case.lags == "both" else {}
     sizes = {"B": 2, "E": 2, "H": 4, "G": 2, "F": 1, "N": 3, "P": 2} | both
+    if op.spec.levels is not None:
+        sizes.pop(op.spec.levels)  # as many as all lengths here have
     found = draw(op.spec, T=T, **sizes)
     g = torch.Generator().manual_seed(T)
     for n in case.bare if case else _log_decays(name):

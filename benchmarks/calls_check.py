@@ -137,7 +137,7 @@ def opcheck(s: Sample) -> None:
     """Schema, autograd, fake kernel and tracing of smac::call."""
     args: tuple[Any, ...] = (
         s.op._text, ",".join(s.inputs), list(s.inputs.values()), s.more.get("cu_seqlens"), "", [],
-        "return_state" in s.more, False)  # fmt: skip
+        0, "return_state" in s.more, False)  # fmt: skip
     torch.library.opcheck(torch.ops.smac.call.default, args, test_utils=(
         "test_schema", "test_autograd_registration", "test_faketensor",
         "test_aot_dispatch_static"))  # fmt: skip

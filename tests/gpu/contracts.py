@@ -172,7 +172,7 @@ def decoding() -> Found:
                 rows.append(row)
             yield f"{way} {dtype}", apart(torch.stack(rows, 1), y[:, start:]), BOUND[dtype]
             if GPU:
-                found = replayed(op, x, op.init_state(dtype=dtype, device=DEVICE, **sizes))
+                found = replayed(op, x, op.init_state(dtype=dtype, device=DEVICE, T=T, **sizes))
                 yield f"{way} {dtype} in a graph", apart(found, y), BOUND[dtype]
 
 

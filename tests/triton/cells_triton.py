@@ -45,8 +45,9 @@ PARALLEL = ("ssd", "packed_ssd", "retnet", "multiscale", "document_causal", "fac
 SCHEDULES = {"chunks": "chunked", "segmented": "chunked", "fft": "linear"}
 #: Two chunk boundaries of 16 and a ragged tail; N and P are no powers of two; groups of two heads.
 SIZES = {"B": 1, "T": 37, "H": 2, "N": 5, "P": 6, "G": 1, "F": 1, "K": 1, "chunk": 2}
-#: Tokens before the state of a cell, where positions count.
-BEFORE = 1003
+#: Tokens before the state of a cell, where positions count; where there is a lane for each level of
+#: T, which chunks take eight of.
+BEFORE, LEVELLED = 1003, 61
 #: Batch entries and groups beside each other, for a cell of each kind of kernel.
 MANY = {"B": 2, "H": 4, "G": 2, "F": 2, "K": 2}
 CROWDED = (("ssd", "chunked"), ("ssd", "quadratic"), ("groups_everywhere", "chunked"),
@@ -138,8 +139,9 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
     if "W" not in sizes:
         both = spec.startswith("bidirectional")
         given["W"] = max(2 * given["T"] - 1, 0) if both else given["T"]
+    before = BEFORE if op.spec.levels is None else LEVELLED
     if op.spec.levels is not None:
-        given[op.spec.levels] = levels_of(given["T"])
+        given[op.spec.levels] = levels_of(given["T"] + (before if state else 0))
     inputs = draw(op, given, special)
     a = leaves(inputs, dtype, strided)
     # The oracle sees what the kernels see: rounding of the inputs is no error of theirs.
@@ -150,7 +152,7 @@ def cell(spec: str, order: str, dtype: torch.dtype = torch.float64, *, state: bo
         many = {**given, "B": len(ends) - 1} if ends else given
         empty = op.init_state(dtype=dtype, **{x: n for x, n in many.items() if x in have - {"W"}})
         if empty.pos is not None:  # tokens before the first: a state somewhere on the way
-            empty = dataclasses.replace(empty, pos=BEFORE)
+            empty = dataclasses.replace(empty, pos=before)
         g = torch.Generator().manual_seed(1)
         S = torch.randn(empty.S.shape, generator=g, dtype=torch.float64)
         pair = tuple(S.to(d).requires_grad_() for d in (dtype, torch.float64))

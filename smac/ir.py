@@ -221,7 +221,8 @@ class Kernel:
     `channel` is None, "N" or "P": the axis that the mask carries beside T and S.
     `entry` with `support` (kind "tiles"): L[t,s] over `At`/`Between` whose bases are `Name`s of
     values; `runs`: those of them that never fall along T (kind "tiles"); `lanes` (kinds
-    "chunked", "recurrent"). `group`: the group axis of this kernel's values.
+    "chunked", "recurrent"), which are taken `in_turn`, one behind the other, where they are too
+    many to have on chip at once. `group`: the group axis of this kernel's values.
     Y and Z in `stores` are the read "Y" without its tail, and its tail.
     """
 
@@ -232,6 +233,7 @@ class Kernel:
     carries: tuple[Carry, ...] = ()
     reads: tuple[Read, ...] = ()
     lanes: tuple[LaneIR, ...] = ()
+    in_turn: bool = False
     lane_grads: tuple[LaneGrad, ...] = ()
     entry: Expr | None = None
     support: Support | None = None

@@ -99,7 +99,8 @@ class LaneIR:
     `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T). A `late`
     lane reads the state before the token's own decay and write. An `upper` lane is one of those
     above the diagonal: the mask holds it transposed. A lane that does not keep anything (`keeps`)
-    is a diagonal, without a state.
+    is a diagonal, without a state. One that keeps nothing from a chunk to the next is `inside`:
+    its decays act in the chunk, and between chunks it has no state either.
     """
 
     decay: str | None
@@ -109,6 +110,12 @@ class LaneIR:
     late: bool = False
     upper: bool = False
     keeps: bool = True
+    inside: bool = False
+
+    @property
+    def carried(self) -> bool:
+        """Whether it has a state between chunks."""
+        return self.keeps and not self.inside
 
 
 @dataclass(frozen=True, slots=True)

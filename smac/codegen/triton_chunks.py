@@ -22,23 +22,21 @@ from smac.codegen.triton_kernel import (
     owned_grid,
     value,
 )
-from smac.codegen.triton_lanes import log_decay, saved_state
+from smac.codegen.triton_lanes import log_decay, restored
 from smac.codegen.triton_rows import Row
 from smac.codegen.triton_sweeps import DOT, evenness, factor_texts, lane_sums
 from smac.codegen.triton_tiles import Frame, Ix, Scope
 from smac.codegen.triton_turns import (
-    KINDS,
     Gradients,
     Turns,
     behind,
     gradients,
     prepare_turns,
-    run_texts,
-    runs,
+    run_lanes,
 )
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.expr import Expr, Name, call, names, substitute
-from smac.ir import SEQ, Carry, Kernel, LaneIR, Store
+from smac.ir import SEQ, Kernel, Store
 
 _T = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
 _SIDES: Mapping[str, Ix] = {"N": Ix("o_n", 1, "m_n", 0, "DN"), "P": Ix("o_p", 1, "m_p", 0, "DP")}
@@ -193,7 +191,7 @@ def _texts(d: Draft, k: Kernel, turns: tuple[Turns, Gradients] | None) -> dict[s
     exprs = [d.values["Q"].expr, d.values[forward.left].expr]
     x["heads"] = "H" in d.scope.fixed
     x["shared"] = not any("H" in d.scope.known[i].axes for e in exprs for i in names(e))
-    lanes = _lanes(d, k) if turns is None else _runs(d, k, *turns)
+    lanes = _lanes(d, k) if turns is None else run_lanes(d, k, *turns)
     x["lanes"] = lanes
     # Gradients of a lane are gathered with the rows that write to it along the tile's rows: s, or
     # above the diagonal t.
@@ -217,7 +215,7 @@ def _lanes(d: Draft, k: Kernel) -> list[dict[str, object]]:
         factors = factor_texts(d, lane, {"T": _T}, lane.upper)
         lanes.append(factors | lane_sums(d, k, i) | {"upper": lane.upper})
     for i, (lane, text) in enumerate(zip(k.lanes, lanes, strict=True)):
-        text |= _states(d, k, lane, {"R": Ix(str(i))} if i else {})
+        text |= restored(d, k, lane, {"R": Ix(str(i))} if i else {})
         grad = next((g for g in k.lane_grads if g.lane == i), None)
         text["grads"] = None if grad is None else {
             n: None if o is None else identifier(o)
@@ -227,43 +225,6 @@ def _lanes(d: Draft, k: Kernel) -> list[dict[str, object]]:
             log = log_decay(d, lane, _T)
             text["cut"] = f"({log} <= -256.0) | ({d.integer(lane.reset, {'T': _T}, 1)} != 0)"
     return lanes
-
-
-def _runs(d: Draft, k: Kernel, turns: Turns, grads: Gradients) -> list[dict[str, object]]:
-    """A run of lanes each as one, at index at_R, with the stores of its gradients."""
-    at: Frame = {"R": Ix("at_R", section=2)}
-    found: list[dict[str, object]] = []
-    for run in runs(k):
-        text = run_texts(d, turns, run, {**d.row, **at}, run.like.upper)
-        text |= _states(d, k, run.like, at)
-        tensors = grads.of(run)
-        text["grads"] = {n: f"own_{n}" if n in tensors else None for n in KINDS} if tensors else None
-        text["stores"] = [StoreText(*_at(d, t, {"T": _T, **at}, f"b_own_{n}")) for n, t in tensors.items()]
-        if turns.passes is not None and "decay" in tensors:
-            text["cut"] = f"{d.scope.load(turns.passes, {**d.row, **at}, 1).text} == 0.0"
-        found.append(text)
-    return found
-
-
-def _at(d: Draft, tensor: str, frame: Frame, value: str) -> tuple[str, str, str | None]:
-    pointer, mask = d.scope.address(tensor, frame, 1)
-    return pointer, value, mask
-
-
-def _states(d: Draft, k: Kernel, lane: LaneIR, at: Frame) -> dict[str, object]:
-    """Pointers to what a lane restores: states, adjoints, and ⟨S, G⟩ by columns."""
-    state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk"), **at}
-    column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk"), **at}
-    carries: dict[tuple[str, bool], Carry] = {(c.name, c.upper): c for c in k.carries}
-    forward, reverse = (carries.get((n, lane.upper)) for n in ("KV", "QG"))
-    text: dict[str, object] = {"states": None, "adjoints": None, "met": None}
-    if forward is not None and lane.keeps:
-        text["states"] = saved_state(d, forward, state, 0)
-    if reverse is not None and lane.keeps:
-        text["adjoints"] = saved_state(d, reverse, state, 0)
-        if reverse.met is not None:
-            text["met"] = d.scope.address(reverse.met, column, 1)[0]
-    return text
 
 
 def _stage(e: Expr, own: Mapping[str, tuple[str, ...]]) -> str:

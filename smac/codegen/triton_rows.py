@@ -24,7 +24,8 @@ from smac.codegen.triton_wrapper import Host
 from smac.expr import Expr, Name, names
 from smac.ir import SEQ, Kernel, LaneIR
 
-
+#: The axis of tensors that hold something for each lane of a kernel.
+LANE = "LANE"
 #: The type of sums, as the wrapper's text.
 SUMS = "torch.float64 if op.itemsize >= 4 else acc"
 
@@ -120,7 +121,7 @@ def row_kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[
     sums, factors = [], []
     for place in places:
         w = place.row
-        here = at if place.lane is None else {**at, "R": Ix(str(place.lane))}
+        here = at if place.lane is None else {**at, LANE: Ix(str(place.lane))}
         pointer, _ = d.scope.address(place.tensor, here, 1)
         if isinstance(w, Sum):
             log = "tl.zeros([C], ACC)" if w.decay is None else real(d.scope.text(w.decay, t, 1, {}))

@@ -113,7 +113,7 @@ def _note_states(host: Host, k: Kernel) -> None:
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
     host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
     host.segments = f"triton.cdiv(n_T, {k.walk.segment})"
-    host.lanes = max(1, len(k.lanes))
+    host.lanes = max(1, sum(x.carried for x in k.lanes) if k.in_turn else len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
         for name in (c.initial, c.final, c.saves, c.restores, c.leaves, c.enters):

@@ -41,10 +41,11 @@ Target = tuple[str, Expr]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Lanes that a sweep has a program for each: `first` and their `count`; `texts` answers the one
-    lane that the template sees (triton_turns.py), backward in time or not."""
+    """Lanes that a sweep has a program for each: where along an axis the `first` of them is, and
+    their `count`; `texts` answers the one lane that the template sees (triton_turns.py), backward
+    in time or not."""
 
-    first: int
+    first: Mapping[str, int]
     count: int
     texts: Callable[[Draft, bool], dict[str, object]]
 
@@ -110,7 +111,8 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         grid.append(("i_lane", str(turn.count), str(turn.count)))
     d = draft_of(k, name, layout, known, grid)
     if turn is not None:
-        d.scope.fixed["R"] = Ix(f"({turn.first} + i_lane)" if turn.first else "i_lane", fixed=True)
+        for axis, first in turn.first.items():
+            d.scope.fixed[axis] = Ix(f"({first} + i_lane)" if first else "i_lane", fixed=True)
     d.rows = rows
     d.about = about(read, carry)
     d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",

@@ -159,7 +159,7 @@ def _too_many(x: Shape, r: Request, schedule: str) -> str | None:
     """Why a schedule whose programs carry the states of all lanes cannot: chunks in parallel take
     lanes in turn, and so any number of them."""
     most = MOST_LANES["chunked"]
-    if r.target != "triton" or x.states <= most:
+    if r.target != "triton" or not x.in_turn:
         return None
     return (f"takes a rank of at most {most} on schedule '{schedule}', found rank {x.states}; use "
             "schedule='chunks'")  # fmt: skip

@@ -19,7 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import templates_of
-from jobs import CASES, CORE, job, kernels_for
+from jobs import CASES, CORE, SIZES, job, kernels_for
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = ROOT / ".aot36"
@@ -143,11 +143,13 @@ def test_sweeps_use_tensor_cores_of_hopper(
     """wgmma is in the sm_90 code of sweeps in bfloat16, forward and in reverse, and of chunks."""
     wanted = {"ssd_chunkedsweep_bfloat16": ("forward_kernel", "backward_grad_k"),
               "ssd_chunkedchunks_bfloat16": ("backward_grad_v", "backward_grad_qk"),
+              "log_linear_chunkedchunks_bfloat16": ("forward_states", "forward_kernel",
+                                                    "backward_grad_v", "backward_grad_qk"),
               "gla_chunked_bfloat16": ("forward_scores", "forward_kernel", "backward_grad_v",
                                        "backward_chunks")}  # fmt: skip
     sweeps = [x for x in compiled[f"{which} bfloat16"]
               if x["arch"] == 90 and x["kernel"] in wanted.get(str(x["job"]), ())]
-    assert len(sweeps) == 8
+    assert len(sweeps) == 12
     assert all(x["wgmma"] for x in sweeps), sweeps
 
 
@@ -161,6 +163,6 @@ def test_every_template_is_compiled_for_every_target() -> None:
         order, _, schedule = order.partition(" ")
         op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
         with templates_of.recorded() as template:
-            op.source("triton", dtype="bfloat16", device="h100", T=256)
+            op.source("triton", dtype="bfloat16", device="h100", T=SIZES["T"])
         found |= {template[k] for k in kernels}
     assert found == templates_of.with_kernels()

@@ -48,6 +48,9 @@ SPILLS: dict[tuple[str, str], str] = {
     ("sequences_ssd_chunkedchunks", "backward_grad_v"): _SCORES,
     ("ssd_chunkedsweep", "backward_grad_k"): _STATE + "; by 3.9 alone",
     ("hydra_chunkedchunks", "forward_kernel"): "both states and the scores; by 3.6 alone",
+    ("log_linear_chunkedchunks", "forward_kernel"):
+        "wide types alone: products without tensor cores beside the mask of all lanes",
+    ("log_linear_chunkedchunks", "backward_grad_v"): _SCORES + "; 16 bytes by 3.9",
     ("gla_chunked", "forward_kernel"): "the state [128, 64]; wide types and sm_80 alone",
     ("gla_chunked", "forward_scores"): "levels of a chunk in float32; sm_80 and sm_100 alone",
     ("sequences_gla_chunked", "forward_scores"): "levels of a chunk in float32",

@@ -263,7 +263,7 @@ def cells() -> dict[str, Callable[[], float]]:
     add("many_lanes-turns-float64", "many_lanes", "chunks")
     add("many_lanes-turns-special", "many_lanes", "chunks", special=True, T=40)
     add("many_of_groups-turns-state", "many_of_groups", "chunks", state=True, **MANY)
-    add("many_of_groups-turns-float32", "many_of_groups", "chunks", torch.float32, **MANY)
+    add("many_of_groups-turns-float32", "many_of_groups", "chunks", torch.float32)
     add("many_of_groups-turns-packed-state", "many_of_groups", "chunks", state=True,
         ends=(0, 37, 37, 38))
     for T in (0, 1):

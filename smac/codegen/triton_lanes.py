@@ -49,6 +49,23 @@ def saved_state(d: Draft, carry: Carry, frame: Frame, lane: int) -> str:
     return d.scope.address(carry.restores, at, 2)[0]
 
 
+def restored(d: Draft, k: Kernel, lane: LaneIR, at: Frame) -> dict[str, object]:
+    """Pointers to what a lane restores in a chunk's kernel, `at` its place along R: states,
+    adjoints, and ⟨S, G⟩ by columns."""
+    state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk"), **at}
+    column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk"), **at}
+    carries: dict[tuple[str, bool], Carry] = {(c.name, c.upper): c for c in k.carries}
+    forward, reverse = (carries.get((n, lane.upper)) for n in ("KV", "QG"))
+    text: dict[str, object] = {"states": None, "adjoints": None, "met": None}
+    if forward is not None and lane.carried:
+        text["states"] = saved_state(d, forward, state, 0)
+    if reverse is not None and lane.carried:
+        text["adjoints"] = saved_state(d, reverse, state, 0)
+        if reverse.met is not None:
+            text["met"] = d.scope.address(reverse.met, column, 1)[0]
+    return text
+
+
 def _some(out: str | None) -> list[str]:
     """None or one of a gradient's name, for the template to go over."""
     return [] if out is None else [identifier(out)]

@@ -21,6 +21,7 @@ from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
 from smac.codegen.triton_prefix import prefix
 from smac.codegen.triton_rows import Row, prepare
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
+from smac.codegen.triton_turns import prepare_turns, turns_of
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
@@ -60,6 +61,8 @@ def add_step(host: Host, step: Step) -> None:
         stores = _channel(host, name, step)
     elif step.reads and all(c.restores for c in step.carries):
         stores = chunks(host, name, step, rows)
+    elif step.in_turn:
+        _turns(host, name, step, rows)
     else:
         if step.reads:
             stores = _read(host, name, step, rows)
@@ -110,7 +113,7 @@ def _note_states(host: Host, k: Kernel) -> None:
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
     host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
     host.segments = f"triton.cdiv(n_T, {k.walk.segment})"
-    host.lanes = max(1, len(k.lanes))
+    host.lanes = max(1, sum(x.carried for x in k.lanes) if k.in_turn else len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
         for name in (c.initial, c.final, c.saves, c.restores, c.leaves, c.enters):
@@ -169,6 +172,14 @@ def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
         made = _place(host, k, (*(r.out for r in k.reads), *grads), channel)
         host.launch(channel_chunks(host, k, name, made.targets, ready))
     return made.left(host)
+
+
+def _turns(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> None:
+    """Launch the sweeps for states of lanes in turn."""
+    ready, (carry,) = prepare_turns(host, k), k.carries
+    for i, turn in enumerate(turns_of(k, ready, carry.upper)):
+        of = f"{name}_{i}" if i else name
+        host.launch(sweep(k, of, host.layout, host.known, [], rows, turn))
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
@@ -59,6 +60,8 @@ class Host:
     count: int = 0
     #: Vectors over the rows of chunks (triton_rows.py), by chunk and what they hold.
     rows: dict[tuple[int, object], str] = field(default_factory=dict)
+    #: Tensors of lanes that are taken in turn (triton_turns.py), by the same.
+    turns: dict[tuple[int, object], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for b in self.program.buffers:

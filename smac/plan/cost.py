@@ -226,7 +226,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
         programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
     space = 0
-    states = (x.states or 1) * heads * x.n("QK") * x.p * x.item * pieces
+    kept = x.states_between(C) if schedule == "chunks" else x.states
+    states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
     entering = None
     if segments:  # what enters the segments: a sweep for the states alone, and a join, a side
         sweeps, programs, steps = (1 + back) * x.sides, programs * segments, steps / segments
@@ -237,6 +238,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         space = (1 + back) * ends
     if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides
+        programs *= (kept or 1) if x.in_turn else 1
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
                      sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
                      before=entering)  # fmt: skip

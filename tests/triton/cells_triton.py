@@ -257,6 +257,17 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
     add("retnet-chunked-reset-state", "retnet", "chunked", state=True, special=True)
     add("log_linear-chunked-float64", "log_linear", "chunked", T=70, B=1, H=1)
+    # Lanes in turn: ten levels, four of them inside chunks of 16; then all with states.
+    add("log_linear-turns-float64", "log_linear", "chunks", T=270, B=1, H=1)
+    add("log_linear-turns-state", "log_linear", "chunks", T=200, B=1, H=1, state=True)
+    add("many_lanes-turns-float64", "many_lanes", "chunks")
+    add("many_lanes-turns-special", "many_lanes", "chunks", special=True, T=40)
+    add("many_of_groups-turns-state", "many_of_groups", "chunks", state=True, **MANY)
+    add("many_of_groups-turns-float32", "many_of_groups", "chunks", torch.float32)
+    add("many_of_groups-turns-packed-state", "many_of_groups", "chunks", state=True,
+        ends=(0, 37, 37, 38))
+    for T in (0, 1):
+        add(f"many_of_groups-turns-T{T}", "many_of_groups", "chunks", T=T, state=True)
     for spec, order, sizes in (
         ("xpos", "chunked", {}), ("xpos", "chunks", {}), ("xpos", "segmented", {"T": 70}),
         ("xpos", "linear", {"T": 9}), ("log_linear", "chunked", {"H": 1}), ("clock", "chunked", {}),
@@ -317,7 +328,7 @@ def cells() -> dict[str, Callable[[], float]]:
                         ("quasi", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-packed-bits"] = partial(same_bits, spec, order)
     for spec, order in (("quasi", "chunks"), ("quasi", "chunked"), ("rwkv6", "chunked"),
-                        ("gla", "chunked")):  # fmt: skip
+                        ("gla", "chunked"), ("many_lanes", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-differences"] = partial(as_in_16_bits, spec, order)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)

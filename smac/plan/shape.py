@@ -22,6 +22,7 @@ class Shape:
 
     `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
     of V. `rank`: lanes, or None without generators; `states`: those with a state on the target.
+    `learned`: the mask has gradients.
     `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
     `nodes`: operations in one entry of the mask.
     `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
@@ -37,6 +38,7 @@ class Shape:
     tail: int
     rank: int | None
     states: int
+    learned: bool
     above: bool
     sides: int
     support: Support
@@ -92,6 +94,7 @@ def shape_of(request: Request) -> Shape:
         axes=tuple(axes.items()), tail=int(reads(spec, "Z")),
         rank=None if generators is None else generators.rank, support=mask.support(),
         states=sum(map(len, sides)), sides=max(len(sides), 1),
+        learned=_learned(request),
         above=generators is not None and bool(generators.above),
         symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
         nodes=_nodes(mask),
@@ -108,6 +111,13 @@ def sides_of(r: Request) -> list[Lanes]:
         return []
     below = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
     return [x for x in (below, turned(found.above)) if x]
+
+
+def _learned(r: Request) -> bool:
+    """Whether a lane has a value that is no constant."""
+    found = r.mask.generators()
+    lanes = () if found is None else (*found.lanes, *found.above)
+    return any(not _static(e) for x in lanes for e in (x.log_decay, x.read, x.write))
 
 
 def reads(spec: Spec, name: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
-from smac.codegen.triton_kernel import SEGMENT, Draft, Launch, Layout, identifier, value
+from smac.codegen.triton_kernel import Draft, Launch, Layout, identifier, value
 from smac.codegen.triton_rows import Row
 from smac.codegen.triton_sweeps import (
     DOT,
@@ -28,6 +28,7 @@ from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Name
 from smac.ir import Carry, Kernel, LaneGrad, LaneIR
+from smac.plan.tokens import COLUMNS, SEGMENT
 
 
 def both_carries(k: Kernel) -> tuple[Carry, Carry]:
@@ -119,15 +120,18 @@ def log_decay(d: Draft, lane: LaneIR, t: Ix) -> str | None:
 
 def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
                    known: dict[str, Tensor], outs: dict[str, str],
-                   scratch: str) -> Launch:  # fmt: skip
-    """Token by token; each program has its part of the sum over P (axis "_k" of the outs)."""
+                   scratch: str, at_once: str) -> Launch:  # fmt: skip
+    """Token by token; each program has its part of the sum over P (axis "_k" of the outs), and of
+    `at_once` programs each its part of `scratch`."""
     kv, qg = both_carries(k)
     lane = k.lanes[grad.lane]
     n_p = length("P", value(k, kv.right).tail is not None)
     d = draft_of(k, name, layout, known,
-                 [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, 16)")])  # fmt: skip
+                 [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, {COLUMNS})")])  # fmt: skip
     d.about = "Gradients of the lane's log decay and factors, token by token."
-    d.constants = {"DC": "pad(n_N)", "BK": "16", "SEGMENT": str(SEGMENT), "ACC": "TYPES[acc]"}
+    d.at_once = at_once
+    d.constants = {"DC": "pad(n_N)", "BK": str(COLUMNS), "SEGMENT": str(SEGMENT),
+                   "ACC": "TYPES[acc]"}  # fmt: skip
     d.scope.fixed["_k"] = Ix("i_k", fixed=True)
     t = Ix("i_t", None, None, 1)
     late = Ix("i_t", None, None, 2)

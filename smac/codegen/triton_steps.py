@@ -13,7 +13,7 @@ from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_fft import convolution
 from smac.codegen.triton_join import join
-from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
+from smac.codegen.triton_kernel import carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
 from smac.codegen.triton_packed import slots_of
@@ -27,6 +27,7 @@ from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
 from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Move, Scan, Step, Store, Value
 from smac.masks.band import Form, form
+from smac.plan.tokens import COLUMNS, SEGMENT
 
 KINDS = ("chunked", "recurrent", "tiles", "fft")
 
@@ -264,18 +265,17 @@ def _by_tokens(host: Host, name: str, k: Kernel, grad: LaneGrad,
     axes = host.canonical({*owned, "T", *({k.channel} if k.channel else ())})
     parts = k.channel != "P"
     tail = value(k, k.carries[0].right).tail is not None
-    blocks = f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)"
+    blocks = f"triton.cdiv(n_P{' + 1' if tail else ''}, {COLUMNS})"
     outs: dict[str, str] = {}
     for out in (grad.decay, grad.read, grad.write):
         if out is not None:
             outs[out] = host.fresh("raw", ("_k", *axes) if parts else axes)
             shape = [*([blocks] if parts else []), *(host.size(a) for a in axes)]
             host.allocate(outs[out], "acc", shape)
-    scratch = host.fresh("scratch", ("_s",))
     sequences = [f"n_{SEQ}"] if host.layout.packed else []
     programs = " * ".join([blocks, *(f"n_{a}" for a in owned), *sequences])
-    host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
-    host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch))
+    scratch, turn = host.scratch(programs, f"{SEGMENT * COLUMNS} * pad(n_N)")
+    host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch, turn))
     raw: dict[str, Expr] = {out: Name(made) for out, made in outs.items()}
     for out, made in outs.items() if parts else ():
         whole = host.fresh("raw", axes)

@@ -15,7 +15,6 @@ from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
 from smac.codegen.triton_kernel import (
     FAR,
-    SEGMENT,
     Draft,
     Launch,
     Layout,
@@ -33,6 +32,7 @@ from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
 from smac.ir import SEG, Carry, Kernel, LaneIR, Read
+from smac.plan.tokens import SEGMENT
 
 DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
 #: A store that a read's kernel does itself: the tensor, and the expression stored.

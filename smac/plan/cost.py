@@ -18,6 +18,7 @@ from smac.plan.channel_work import channel_work
 from smac.plan.devices import Device
 from smac.plan.dots import dots
 from smac.plan.shape import Shape
+from smac.plan.tokens import tokens_space
 from smac.plan.types import Candidate, Dot, Request
 
 # Passes over each kind of tensor in the torch target's chunked order, forward; backward takes
@@ -259,6 +260,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         if order != "quadratic":
             space += (x.states or 1) * heads * x.n("QK") * x.p * x.acc * pieces
         traffic.append(("per-head gradients and states", 2 * space))
+        if schedule == "tokens":  # states of tokens pass through scratch that is used again
+            space = tokens_space(x)
     kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
 

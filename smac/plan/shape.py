@@ -23,7 +23,8 @@ class Shape:
 
     `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
     of V. `rank`: lanes, or None without generators; `lanes`: those with a state on the target, as
-    many as `states`; `resets`: whether chunks start where lanes reset.
+    many as `states`; `resets`: whether chunks start where lanes reset. `learned`: the mask has
+    gradients.
     `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
     `nodes`: operations in one entry of the mask.
     `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
@@ -41,6 +42,7 @@ class Shape:
     lanes: Lanes
     states: int
     resets: bool
+    learned: bool
     above: bool
     sides: int
     support: Support
@@ -109,6 +111,7 @@ def shape_of(request: Request) -> Shape:
         rank=None if generators is None else generators.rank, support=mask.support(),
         lanes=tuple(lane for side in sides for lane in side), states=sum(map(len, sides)),
         resets=request.target == "triton" and not request.state, sides=max(len(sides), 1),
+        learned=_learned(request),
         above=generators is not None and bool(generators.above),
         symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
         nodes=_nodes(mask),
@@ -125,6 +128,13 @@ def sides_of(r: Request) -> list[Lanes]:
         return []
     below = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
     return [x for x in (below, turned(found.above)) if x]
+
+
+def _learned(r: Request) -> bool:
+    """Whether a lane has a value that is no constant."""
+    found = r.mask.generators()
+    lanes = () if found is None else (*found.lanes, *found.above)
+    return any(not _static(e) for x in lanes for e in (x.log_decay, x.read, x.write))
 
 
 def reads(spec: Spec, name: str) -> bool:

@@ -18,7 +18,7 @@ from smac.ir import SEQ
 #: The tensor of starts and ends, and its one axis.
 LENGTHS, ENDS = "cu_seqlens", "ENDS"
 #: What grids call the piece of T that a program owns.
-PIECES = ("i_chunk", "i_row", "i_own")
+PIECES = ("i_chunk", "i_rows", "i_row", "i_own")
 
 Grid = list[tuple[str, str, str]]
 
@@ -26,12 +26,13 @@ Grid = list[tuple[str, str, str]]
 @dataclass(frozen=True, slots=True)
 class Packed:
     """How a kernel finds its sequence: `piece` is the index of what it owns of it (None: all of
-    it); `unit` the constant that holds a slot's tokens, where slots are spoken of; `inside`: the
-    kernel goes over all sequences in a loop of its own."""
+    it), of `tokens` tokens; `unit` the constant that holds a slot's tokens, where slots are spoken
+    of; `inside`: the kernel goes over all sequences in a loop of its own."""
 
     piece: str | None
     unit: str | None
     inside: bool = False
+    tokens: str = "C"
 
 
 def packed_grid(grid: Grid, constants: Mapping[str, str],
@@ -43,9 +44,10 @@ def packed_grid(grid: Grid, constants: Mapping[str, str],
     piece = next((i for i, _, _ in grid if i in PIECES), None)
     if piece is None:
         return [*grid, (f"at_{SEQ}", f"n_{SEQ}", f"n_{SEQ}")], Packed(None, unit), {}
-    slots = slots_of(constants["C"])
+    tokens = "ROWS" if "ROWS" in constants else "C"
+    slots = slots_of(constants[tokens])
     made = [("i_slot", "slots", slots) if i == piece else (i, a, b) for i, a, b in grid]
-    return made, Packed(piece, unit), {"slots": slots}
+    return made, Packed(piece, unit, tokens=tokens), {"slots": slots}
 
 
 def slots_of(rows: str) -> str:

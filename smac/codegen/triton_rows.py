@@ -26,6 +26,8 @@ from smac.ir import SEQ, Kernel, LaneIR
 
 #: The axis of tensors that hold something for each lane of a kernel.
 LANE = "LANE"
+#: Rows of a program, of several chunks.
+ROWS = 256
 #: The type of sums, as the wrapper's text.
 SUMS = "torch.float64 if op.itemsize >= 4 else acc"
 
@@ -113,18 +115,19 @@ def row_kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[
         fixed |= {g: Ix(f"at_{g}", fixed=True) for g in layout.groups}
     fixed |= {SEQ: Ix(f"at_{SEQ}", fixed=True)} if layout.packed else {}
     scope = Scope(fixed, layout.groups, known, layout.packed)
-    chunks = ("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {rows})")
+    pieces = ("i_rows", "tl.cdiv(n_T, ROWS)", f"triton.cdiv(n_T, {ROWS})")
     d = Draft(name, "Log2 decays summed along each chunk, and factors of rows.", scope, {},
-              [chunks, *owned_grid(owned)], {"C": rows, "ACC": "TYPES[acc]"})  # fmt: skip
-    t: Frame = {"T": Ix("o_t", 0, "m_t", 0, "C")}
-    at: Frame = {"C": Ix("i_chunk"), "I": Ix("o_i", 0)}
+              [pieces, *owned_grid(owned)],
+              {"C": rows, "ROWS": str(ROWS), "ACC": "TYPES[acc]"})  # fmt: skip
+    t: Frame = {"T": Ix("o_t", 0, "m_t", 0, "ROWS")}
+    at: Frame = {"C": Ix("o_chunk", 0, "m_chunk"), "I": Ix("o_row", 0)}
     sums, factors = [], []
     for place in places:
         w = place.row
         here = at if place.lane is None else {**at, LANE: Ix(str(place.lane))}
         pointer, _ = d.scope.address(place.tensor, here, 1)
         if isinstance(w, Sum):
-            log = "tl.zeros([C], ACC)" if w.decay is None else real(d.scope.text(w.decay, t, 1, {}))
+            log = "tl.zeros([ROWS], ACC)" if w.decay is None else real(d.scope.text(w.decay, t, 1, {}))
             reset = None if w.reset is None else d.scope.text(w.reset, t, 1, {}).at(SUM)
             wide = w.decay is None or carries(w.decay, "T", known)
             passes = place.passes and d.scope.address(place.passes, here, 1)[0]

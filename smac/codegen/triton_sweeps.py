@@ -117,7 +117,7 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     d.about = about(read, carry)
     d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",
                    "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
-    d.constants["TURNED"] = "False" if read is None else f"turned({k.walk.chunk}, op)"
+    d.constants["TURNED"] = "False" if read is None else f"columns_first({k.walk.chunk}, op)"
     if k.walk.split:
         d.constants["SPAN"] = str(k.walk.segment)
     t = Ix("o_i", 0, "m_t", 1, "C", start="i_first")

@@ -127,7 +127,9 @@ def row_kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[
         here = at if place.lane is None else {**at, LANE: Ix(str(place.lane))}
         pointer, _ = d.scope.address(place.tensor, here, 1)
         if isinstance(w, Sum):
-            log = "tl.zeros([ROWS], ACC)" if w.decay is None else real(d.scope.text(w.decay, t, 1, {}))
+            log = "tl.zeros([ROWS], ACC)"
+            if w.decay is not None:
+                log = real(d.scope.text(w.decay, t, 1, {}))
             reset = None if w.reset is None else d.scope.text(w.reset, t, 1, {}).at(SUM)
             wide = w.decay is None or carries(w.decay, "T", known)
             passes = place.passes and d.scope.address(place.passes, here, 1)[0]

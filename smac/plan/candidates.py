@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from smac.expr import (
     MOVE_FUNCTIONS,
     ONE,
+    ZERO,
     At,
     Between,
     Call,
@@ -24,7 +25,7 @@ from smac.masks.base import Lane
 from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.config import MOST_LANES
-from smac.plan.cost import channel_size, fits
+from smac.plan.cost import TURNED_ROWS, channel_size, fits, turns
 from smac.plan.devices import Device
 from smac.plan.digits import few_digits
 from smac.plan.shape import Shape
@@ -230,9 +231,9 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
     if way.order == "quadratic":
         tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
     elif r.state or cover:
-        tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device))}
+        tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device, way))}
     else:
-        tried = {c for c in ([chunk] if chunk else _chunks(x, r, device)) if c < x.T}
+        tried = {c for c in ([chunk] if chunk else _chunks(x, r, device, way)) if c < x.T}
     yield from sorted(tried)
 
 
@@ -242,9 +243,10 @@ def _rows(x: Shape, r: Request) -> list[int]:
             if r.target == "torch" or (c <= most and _worthwhile(x, r, c))]  # fmt: skip
 
 
-def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
+def _chunks(x: Shape, r: Request, device: Device, way: Way) -> list[int]:
     """Those that fit on chip; the smallest where none does, for the kernel then splits N. In 16
-    bits the largest that fits: smaller ones leave tensor cores idle."""
+    bits the largest that fits: smaller ones leave tensor cores idle, except in sweeps that turn
+    their products (`turns`)."""
     sizes = CHUNKS[r.target]
     if r.target == "torch":
         return list(sizes)
@@ -252,7 +254,17 @@ def _chunks(x: Shape, r: Request, device: Device) -> list[int]:
     if x.channel and x.item == 2 and sizes[-1] < x.T:
         return [sizes[-1]]  # all of it is products of C rows, which Hopper wants 64 of
     found = [c for c in sizes if _worthwhile(x, r, c) and fits(x, device, c)] or [sizes[0]]
-    return found[-1:] if x.item == 2 and not x.channel else found
+    if x.item > 2 or x.channel:
+        return found
+    turned = [c for c in found if c == TURNED_ROWS and turns(way.schedule, c, x.item)]
+    return turned if turned and _small(x, r) else found[-1:]
+
+
+def _small(x: Shape, r: Request) -> bool:
+    """Whether a forward sweep is better off with small chunks: with a state that is wide, it is
+    registers that keep programs waiting, and where lanes decay each score has a weight to make.
+    Measured on an H100 at N = 64, 128, 256 with and without decays (benchmarks/LOG.md)."""
+    return not r.backward and x.n("QK") >= 128 and any(a.log_decay != ZERO for a in _lanes(r))
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

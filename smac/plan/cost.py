@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from smac.plan.bands import entries
 from smac.plan.channel_work import channel_work
-from smac.plan.devices import Device
+from smac.plan.devices import ITEMSIZE, Device
 from smac.plan.dots import dots
 from smac.plan.shape import Shape
 from smac.plan.tokens import tokens_space
@@ -50,6 +50,8 @@ _KERNELS, _BACKWARD_KERNELS = 1, 4
 _STATE_STEP = 0.55
 #: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
 _ENTRY_OPS = 10
+#: Rows of a chunk in a sweep that turns its products, and its step against one of 64 rows.
+TURNED_ROWS, _TURNED_STEP = 32, 0.45
 #: A tile of the quadratic order against a chunk of a sweep, and each node of its entry: they are
 #: not pipelined, and a sum of decays is two loads in float64 and an exp.
 _TILE_STEP, _NODE_STEP = 2.0, 2.0
@@ -225,7 +227,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         programs, steps = heads * columns, float(x.T)
     else:
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
-        programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
+        step = _TURNED_STEP if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
+        programs, steps = heads * columns, pieces * step
     space = 0
     kept = x.states_between(C) if schedule == "chunks" else x.states
     states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
@@ -326,14 +329,15 @@ def _triton_seconds(
     back = request.backward
     if schedule == "segmented":
         schedule = _SEGMENTED[back]
-    share = _DOTS[schedule] * chunk / (chunk + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
+    rows = 64 if turns(schedule, chunk, ITEMSIZE[request.dtype]) else chunk
+    share = _DOTS[schedule] * rows / (rows + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
     step = device.step if schedule != "tokens" else device.token
-    turns = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
+    rounds = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
         "memory": w.bytes / (device.bandwidth * _REACH[schedule][back]) * min(idle, 2.5),
-        "chain": turns * w.steps * step,
+        "chain": rounds * w.steps * step,
         "launches": w.launches * device.launch,
     }
     if w.before is not None:
@@ -373,6 +377,12 @@ def candidate(
         time=total(parts, request.target, schedule), dots=w.dots, traffic=w.traffic,
         parts=tuple(parts.items()),
     )  # fmt: skip
+
+
+def turns(schedule: str, chunk: int, itemsize: int) -> bool:
+    """Whether a triton kernel multiplies with the columns of what it keeps as rows, of which a
+    tensor core takes 64 at a time: a chunk may then have fewer."""
+    return schedule in ("sweep", "segmented") and chunk < 64 and itemsize == 2
 
 
 def fits(x: Shape, device: Device, chunk: int) -> bool:

@@ -99,7 +99,8 @@ class LaneIR:
     `decay`, `read`, `write` name `Value`s; `reset` names an int buffer over (batch, T). A `late`
     lane reads the state before the token's own decay and write. An `upper` lane is one of those
     above the diagonal: the mask holds it transposed. A lane that does not keep anything (`keeps`)
-    is a diagonal, without a state.
+    is a diagonal, without a state. One that keeps nothing from a chunk to the next is `inside`:
+    its decays act in the chunk, and between chunks it has no state either.
     """
 
     decay: str | None
@@ -109,6 +110,12 @@ class LaneIR:
     late: bool = False
     upper: bool = False
     keeps: bool = True
+    inside: bool = False
+
+    @property
+    def carried(self) -> bool:
+        """Whether it has a state between chunks."""
+        return self.keeps and not self.inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +228,8 @@ class Kernel:
     `channel` is None, "N" or "P": the axis that the mask carries beside T and S.
     `entry` with `support` (kind "tiles"): L[t,s] over `At`/`Between` whose bases are `Name`s of
     values; `runs`: those of them that never fall along T (kind "tiles"); `lanes` (kinds
-    "chunked", "recurrent"). `group`: the group axis of this kernel's values.
+    "chunked", "recurrent"), which are taken `in_turn`, one behind the other, where they are too
+    many to have on chip at once. `group`: the group axis of this kernel's values.
     Y and Z in `stores` are the read "Y" without its tail, and its tail.
     """
 
@@ -232,6 +240,7 @@ class Kernel:
     carries: tuple[Carry, ...] = ()
     reads: tuple[Read, ...] = ()
     lanes: tuple[LaneIR, ...] = ()
+    in_turn: bool = False
     lane_grads: tuple[LaneGrad, ...] = ()
     entry: Expr | None = None
     support: Support | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Templates that others import, or that hold no kernel.
-PARTS = {"macros", "lanes", "channels", "functions", "module"}
+PARTS = {"macros", "lanes", "channels", "chunk", "functions", "module"}
 
 
 def with_kernels() -> set[str]:

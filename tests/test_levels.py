@@ -265,3 +265,36 @@ def test_a_spec_with_levels_is_text_like_any_other() -> None:
     made = smac.Spec("built", **built)
     assert made.levels == "E"
     assert smac.load(str(made)) == made
+
+
+def test_levels_inside_chunks_have_no_states_on_triton() -> None:
+    """Chunks of 64 at T = 16384 carry 8 of 15 levels; from a state, which may stand anywhere, all.
+    Work grows with T log T."""
+    op = smac.compile("log_linear", target="triton")
+    sizes = {"T": 16384, "B": 1, "H": 16, "N": 64, "P": 64}
+    for backward in (False, True):
+        plan = op.plan(dtype="bfloat16", device="h100", backward=backward, **sizes)
+        assert (plan.chosen.order, plan.chosen.schedule, plan.chosen.chunk) == (
+            "chunked", "chunks", 64)  # fmt: skip
+        twice = op.plan(dtype="bfloat16", device="h100", backward=backward,
+                        **{**sizes, "T": 32768})  # fmt: skip
+        assert twice.chosen.flops < 2 * plan.chosen.flops * 16 / 14
+    for state, count in ((False, 8), (True, 15)):
+        text = op.source("triton", dtype="bfloat16", device="h100", state=state, **sizes)
+        assert f"i_lane = i_program % {count}\n" in text
+    with pytest.raises(PlanError, match=r"takes a rank of at most 8 on schedule 'sweep', found "
+                       r"rank 14; use schedule='chunks'"):  # fmt: skip
+        smac.compile("log_linear", target="triton", order="chunked", schedule="sweep").plan(
+            dtype="bfloat16", device="h100", **sizes)  # fmt: skip
+
+
+def test_resets_are_seen_in_products() -> None:
+    from smac.masks import build
+    from smac.masks.lanes import resets_every
+
+    spec = specialise(smac.load(text("level(3) * document(ids) * semiseparable(g) + causal()",
+                                     ids="B T", g="B T H")))  # fmt: skip
+    known = build(spec.contraction.L, spec).generators()
+    assert known is not None
+    found = [[resets_every(x, n) for n in (4, 8, 12, 16)] for x in known.lanes]
+    assert sorted(found) == [[False] * 4, [False, True, False, True]]

@@ -22,13 +22,21 @@ from smac.codegen.triton_kernel import (
     owned_grid,
     value,
 )
-from smac.codegen.triton_lanes import log_decay, saved_state
+from smac.codegen.triton_lanes import log_decay, restored
 from smac.codegen.triton_rows import Row
 from smac.codegen.triton_sweeps import DOT, evenness, factor_texts, lane_sums
 from smac.codegen.triton_tiles import Frame, Ix, Scope
+from smac.codegen.triton_turns import (
+    Gradients,
+    Turns,
+    behind,
+    gradients,
+    prepare_turns,
+    run_lanes,
+)
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.expr import Expr, Name, call, names, substitute
-from smac.ir import SEQ, Carry, Kernel, Store
+from smac.ir import SEQ, Kernel, Store
 
 _T = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
 _SIDES: Mapping[str, Ix] = {"N": Ix("o_n", 1, "m_n", 0, "DN"), "P": Ix("o_p", 1, "m_p", 0, "DP")}
@@ -54,14 +62,33 @@ def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[S
     """Launch the kernel; answer the stores that are left, over what it stored for them."""
     natural = {*heads_and_batch(host.layout, carried_axes(k)), "T"}
     own = {r.out: host.canonical(natural | {"N" if r.over == "P" else "P"}) for r in k.reads}
+    if k.in_turn:
+        return _in_turn(host, name, k, rows, natural, own)
     own |= {o: host.canonical(natural) for g in k.lane_grads
             for o in (g.decay, g.read, g.write) if o is not None}  # fmt: skip
+    return _launch(host, name, k, rows, natural, own)
+
+
+def _in_turn(host: Host, name: str, k: Kernel, rows: Mapping[Row, str], natural: set[str],
+             own: Mapping[str, tuple[str, ...]]) -> tuple[Store, ...]:  # fmt: skip
+    """`chunks` with a loop over lanes. Their gradients go to tensors, for pointwise kernels."""
+    turns, grads = prepare_turns(host, k), gradients(host, k, host.canonical(natural))
+    of_lanes = [s for s in k.stores if names(s.expr) & grads.lanes.keys()]
+    own_stores = tuple(s for s in k.stores if s not in of_lanes)
+    left = _launch(host, name, replace(k, stores=own_stores), rows, natural, own, (turns, grads))
+    raw = behind(host, grads)
+    return (*left, *(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in of_lanes))
+
+
+def _launch(host: Host, name: str, k: Kernel, rows: Mapping[Row, str], natural: set[str],
+            own: Mapping[str, tuple[str, ...]], turns: tuple[Turns, Gradients] | None = None,
+            ) -> tuple[Store, ...]:  # fmt: skip
     found = _sort(host, k, natural, own)
     # Tiles of N are programs of their own where nothing is summed over N.
     split = not k.lane_grads and not found.vectors and not {"Y", "d.V"} & own.keys()
     d = _draft(host, name, k, bool(found.totals), split)
     d.rows, d.row = rows, {"C": Ix("i_chunk"), "I": Ix("o_i", 0, section=0, extent="C")}
-    x = _texts(d, k)
+    x = _texts(d, k, turns)
     d.extra = {o: Text(f"b_{identifier(o)}") for o in own}
     terms: dict[str, list[str]] = {}
     totals, x["total_stores"] = _totals(host, d, found, k.stores, own, terms)
@@ -76,7 +103,8 @@ def chunks(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[S
     # More warps than rows fill would hold the same tiles twice. Heads taken in turn are loaded
     # ahead where registers allow for it: not beside the gradients of lanes.
     ahead = "1" if k.lane_grads else "2 if op.itemsize == 2 else 1"
-    host.launch(replace(d.finish("chunks", x), warps=4, stages=ahead))
+    template = "turns" if k.in_turn else "chunks"
+    host.launch(replace(d.finish(template, x), warps=4, stages=ahead))
     for buffer, texts in terms.items():
         host.put(buffer, texts)
     return left
@@ -141,7 +169,7 @@ def _draft(host: Host, name: str, k: Kernel, sums_heads: bool, split: bool) -> D
     return d
 
 
-def _texts(d: Draft, k: Kernel) -> dict[str, object]:
+def _texts(d: Draft, k: Kernel, turns: tuple[Turns, Gradients] | None) -> dict[str, object]:
     """Operands, factors and lanes; which products the template makes."""
     forward = next(c for c in k.carries if c.name == "KV")
     reverse = next((c for c in k.carries if c.name == "QG"), None)
@@ -163,7 +191,7 @@ def _texts(d: Draft, k: Kernel) -> dict[str, object]:
     exprs = [d.values["Q"].expr, d.values[forward.left].expr]
     x["heads"] = "H" in d.scope.fixed
     x["shared"] = not any("H" in d.scope.known[i].axes for e in exprs for i in names(e))
-    lanes = _lanes(d, k)
+    lanes = _lanes(d, k) if turns is None else run_lanes(d, k, *turns)
     x["lanes"] = lanes
     # Gradients of a lane are gathered with the rows that write to it along the tile's rows: s, or
     # above the diagonal t.
@@ -182,31 +210,20 @@ def _factor(d: Draft, operand: str) -> str | None:
 
 def _lanes(d: Draft, k: Kernel) -> list[dict[str, object]]:
     """Lanes of both sides; of one above the diagonal a row's factor is what it writes with."""
-    state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk")}
-    column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk")}
-    carries: dict[tuple[str, bool], Carry] = {(c.name, c.upper): c for c in k.carries}
     lanes: list[dict[str, object]] = []
     for i, lane in enumerate(k.lanes):
         factors = factor_texts(d, lane, {"T": _T}, lane.upper)
         lanes.append(factors | lane_sums(d, k, i) | {"upper": lane.upper})
     for i, (lane, text) in enumerate(zip(k.lanes, lanes, strict=True)):
-        forward, reverse = (carries.get((n, lane.upper)) for n in ("KV", "QG"))
-        text |= {"states": None, "adjoints": None, "met": None}
-        if forward is not None and lane.keeps:
-            text["states"] = saved_state(d, forward, state, i)
-        if reverse is not None and lane.keeps:
-            text["adjoints"] = saved_state(d, reverse, state, i)
-            if reverse.met is not None:
-                at = {**column, "R": Ix(str(i))} if i else column
-                text["met"] = d.scope.address(reverse.met, at, 1)[0]
+        text |= restored(d, k, lane, {"R": Ix(str(i))} if i else {})
         grad = next((g for g in k.lane_grads if g.lane == i), None)
         text["grads"] = None if grad is None else {
             n: None if o is None else identifier(o)
             for n, o in (("decay", grad.decay), ("read", grad.read), ("write", grad.write))
         }  # fmt: skip
         if grad is not None:
-            text["log"] = log_decay(d, lane, _T)
-            text["reset"] = d.integer(lane.reset, {"T": _T}, 1)
+            log = log_decay(d, lane, _T)
+            text["cut"] = f"({log} <= -256.0) | ({d.integer(lane.reset, {'T': _T}, 1)} != 0)"
     return lanes
 
 

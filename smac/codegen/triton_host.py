@@ -5,11 +5,16 @@ Non-goals: nothing that runs on a tile.
 
 from __future__ import annotations
 
+from smac.plan.tokens import SCRATCH
+
 #: By name, in the order that they are printed.
 HOST_HELPERS = {
     "far": '''def far(*strides):
     """Whether offsets inside a tile, of 512 rows or columns at most, may pass 32 bits."""
     return max(strides, default=0) >= 2**22''',
+    "at_once": f'''def at_once(programs, each):
+    """How many programs run at once: as many as fit, with `each` elements of scratch each."""
+    return max(1, min(programs, 2**{SCRATCH.bit_length() - 1} // each))''',
     "heads_each": '''def heads_each(counts, programs):
     """Heads that a program takes in turn: a divisor of each of `counts`, as many as leave 528
     programs, four to an SM of the largest GPUs."""

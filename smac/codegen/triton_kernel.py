@@ -32,8 +32,6 @@ TILE_HELPERS = ("owner", "meeting", "wide_dot", "decay_tile", "constant_tile", "
                 "late_tile", "late_fixed_tile", "strict_tile", "diagonal_tile")
 #: Stands for a test of a launch's strides, which the wrapper writes (`Host.launch`).
 FAR = "@far"
-#: Tokens in a segment of a recurrent kernel: its saved states and its scratch stay small.
-SEGMENT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,8 @@ class Launch:
     helpers: frozenset[str]
     warps: int | str = 4
     stages: str = ""
+    #: Programs that run at once, where each has scratch of its own; "": all of them.
+    at_once: str = ""
 
 
 @dataclass(slots=True)
@@ -90,6 +90,8 @@ class Draft:
     inside: bool = False
     #: The head that a program is at; or, where it takes several in a loop, their first.
     head: str = "at_H"
+    #: The wrapper's name of how many programs run at once, where not all of them may.
+    at_once: str = ""
 
     def show(self, e: Expr, frame: Frame, rank: int) -> Text:
         """`e` over tiles of `frame`: what is in registers first, then tensors, then values."""
@@ -168,6 +170,8 @@ class Draft:
     def finish(self, template: str, x: Mapping[str, object], warps: int = 4) -> Launch:
         """Render the template and say how to launch it."""
         scope, grid, packed = self.scope, self.grid, None
+        if self.at_once:
+            self.scalars["first_program"] = "first_program"
         if scope.packed:
             grid, packed, more = packed_grid(grid, self.constants, self.inside)
             self.scalars |= more
@@ -180,7 +184,7 @@ class Draft:
             "name": self.name, "about": self.about, "tensors": list(scope.tensors.values()),
             "sizes": [], "scalars": list(self.scalars), "constants": list(self.constants),
             "grid": [(i, c) for i, c, _ in grid], "groups": groups, "head": self.head,
-            "packed": packed,
+            "packed": packed, "first": "first_program" if self.at_once else None,
             "bases": scope.bases(), "inner_bases": scope.bases(inner=True),
             "before": scope.sections[0], "loop": scope.sections[1], "inner": scope.sections[2],
             "late": scope.sections[3],
@@ -194,7 +198,7 @@ class Draft:
         return Launch(
             self.name, wrap(text.strip() + "\n"), tuple(scope.tensors), sizes,
             tuple(self.scalars.items()), tuple(self.constants.items()),
-            tuple(w for _, _, w in grid), helpers, warps,
+            tuple(w for _, _, w in grid), helpers, warps, at_once=self.at_once,
         )  # fmt: skip
 
     def _owns(self, axis: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
-from smac.codegen.triton_kernel import SEGMENT, Draft, Launch, Layout, identifier, value
+from smac.codegen.triton_kernel import Draft, Launch, Layout, identifier, value
 from smac.codegen.triton_rows import Row
 from smac.codegen.triton_sweeps import (
     DOT,
@@ -28,6 +28,7 @@ from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Name
 from smac.ir import Carry, Kernel, LaneGrad, LaneIR
+from smac.plan.tokens import COLUMNS, SEGMENT
 
 
 def both_carries(k: Kernel) -> tuple[Carry, Carry]:
@@ -47,6 +48,23 @@ def saved_state(d: Draft, carry: Carry, frame: Frame, lane: int) -> str:
                            f"the kernel of its read saved, for '{d.name}'")  # fmt: skip
     at = {**frame, "R": Ix(str(lane))} if lane else frame
     return d.scope.address(carry.restores, at, 2)[0]
+
+
+def restored(d: Draft, k: Kernel, lane: LaneIR, at: Frame) -> dict[str, object]:
+    """Pointers to what a lane restores in a chunk's kernel, `at` its place along R: states,
+    adjoints, and ⟨S, G⟩ by columns."""
+    state: Frame = {"N": Ix("o_n", 0), "P": Ix("o_p", 1), "C": Ix("i_chunk"), **at}
+    column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk"), **at}
+    carries: dict[tuple[str, bool], Carry] = {(c.name, c.upper): c for c in k.carries}
+    forward, reverse = (carries.get((n, lane.upper)) for n in ("KV", "QG"))
+    text: dict[str, object] = {"states": None, "adjoints": None, "met": None}
+    if forward is not None and lane.carried:
+        text["states"] = saved_state(d, forward, state, 0)
+    if reverse is not None and lane.carried:
+        text["adjoints"] = saved_state(d, reverse, state, 0)
+        if reverse.met is not None:
+            text["met"] = d.scope.address(reverse.met, column, 1)[0]
+    return text
 
 
 def _some(out: str | None) -> list[str]:
@@ -102,15 +120,18 @@ def log_decay(d: Draft, lane: LaneIR, t: Ix) -> str | None:
 
 def recurrent_grad(k: Kernel, grad: LaneGrad, name: str, layout: Layout,
                    known: dict[str, Tensor], outs: dict[str, str],
-                   scratch: str) -> Launch:  # fmt: skip
-    """Token by token; each program has its part of the sum over P (axis "_k" of the outs)."""
+                   scratch: str, at_once: str) -> Launch:  # fmt: skip
+    """Token by token; each program has its part of the sum over P (axis "_k" of the outs), and of
+    `at_once` programs each its part of `scratch`."""
     kv, qg = both_carries(k)
     lane = k.lanes[grad.lane]
     n_p = length("P", value(k, kv.right).tail is not None)
     d = draft_of(k, name, layout, known,
-                 [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, 16)")])  # fmt: skip
+                 [("i_k", f"tl.cdiv({n_p}, BK)", f"triton.cdiv({n_p}, {COLUMNS})")])  # fmt: skip
     d.about = "Gradients of the lane's log decay and factors, token by token."
-    d.constants = {"DC": "pad(n_N)", "BK": "16", "SEGMENT": str(SEGMENT), "ACC": "TYPES[acc]"}
+    d.at_once = at_once
+    d.constants = {"DC": "pad(n_N)", "BK": str(COLUMNS), "SEGMENT": str(SEGMENT),
+                   "ACC": "TYPES[acc]"}  # fmt: skip
     d.scope.fixed["_k"] = Ix("i_k", fixed=True)
     t = Ix("i_t", None, None, 1)
     late = Ix("i_t", None, None, 2)

@@ -13,7 +13,7 @@ Non-goals: no sums over more than a chunk; those of masks by entry are the wrapp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smac.codegen.print_triton import SUM, real
@@ -23,6 +23,11 @@ from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.codegen.triton_wrapper import Host
 from smac.expr import Expr, Name, names
 from smac.ir import SEQ, Kernel, LaneIR
+
+#: The axis of tensors that hold something for each lane of a kernel.
+LANE = "LANE"
+#: The type of sums, as the wrapper's text.
+SUMS = "torch.float64 if op.itemsize >= 4 else acc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +41,54 @@ class Sum:
 Row = Sum | Expr
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row goes: a tensor, of lanes' tensors at `lane`; `passes` has 1 in each row of a sum
+    that nothing cuts, else 0."""
+
+    row: Row
+    tensor: str
+    lane: int | None = None
+    passes: str | None = None
+
+
 def lane_sum(lane: LaneIR, k: Kernel, known: Mapping[str, Tensor]) -> Sum | None:
     """What is summed for a lane; None where its decay is one number for all tokens."""
-    exprs = {v.name: v.expr for v in k.values}
-    decay = None if lane.decay is None else exprs[lane.decay]
-    reset = None if lane.reset is None else exprs[lane.reset]
-    if reset is None and (decay is None or not carries(decay, "T", known)):
+    found = sum_of(lane, k)
+    if found.reset is None and (found.decay is None or not carries(found.decay, "T", known)):
         return None
-    return Sum(decay, reset)
+    return found
+
+
+def sum_of(lane: LaneIR, k: Kernel) -> Sum:
+    """The decays of a lane, whatever they are."""
+    exprs = {v.name: v.expr for v in k.values}
+    return Sum(None if lane.decay is None else exprs[lane.decay],
+               None if lane.reset is None else exprs[lane.reset])  # fmt: skip
 
 
 def prepare(host: Host, k: Kernel) -> dict[Row, str]:
     """Tensors of every lane's sums and of those factors that are worth one, by what they hold.
 
     Launches a kernel for those that an earlier kernel of the program did not ask for."""
-    wanted: list[Row] = [s for s in (lane_sum(x, k, host.known) for x in k.lanes) if s is not None]
+    each = () if k.in_turn else k.lanes  # those have tensors of their own (triton_turns.py)
+    wanted: list[Row] = [s for s in (lane_sum(x, k, host.known) for x in each) if s is not None]
     operands = {n for c in k.carries for n in (c.left, c.right)} | {r.operand for r in k.reads}
     vectors = [factors_of(v, host.known).vector for v in k.values if v.name in operands]
     wanted += [v for v in vectors if _costly(v, host.known)]
     fresh = [w for w in dict.fromkeys(wanted) if (k.walk.chunk, w) not in host.rows]
-    for axes in dict.fromkeys(_axes(host, w) for w in fresh):
-        group = [w for w in fresh if _axes(host, w) == axes]
+    for axes in dict.fromkeys(row_axes(host, w) for w in fresh):
+        group = [w for w in fresh if row_axes(host, w) == axes]
         made = {w: host.fresh("rows", (*axes, "C", "I")) for w in group}
         rows = f"rows({k.walk.chunk}, op)"
         for w, name in made.items():
-            dtype = "torch.float64 if op.itemsize >= 4 else acc" if isinstance(w, Sum) else "acc"
+            dtype = SUMS if isinstance(w, Sum) else "acc"
             host.allocate(name, dtype, [*(host.size(a) for a in (*axes, "C")), rows])
             host.rows[k.walk.chunk, w] = name
         name = f"{host.program.name}_rows" + (f"_{len(host.rows)}" if len(host.rows) > len(made)
                                               else "")  # fmt: skip
-        host.launch(_kernel(name, host.layout, host.known, axes, made, rows))
+        places = [Place(w, n) for w, n in made.items()]
+        host.launch(row_kernel(name, host.layout, host.known, axes, places, rows))
     return {w: host.rows[k.walk.chunk, w] for w in dict.fromkeys(wanted)}
 
 
@@ -74,15 +97,16 @@ def _costly(e: Expr, known: Mapping[str, Tensor]) -> bool:
     return not isinstance(e, Name) and carries(e, "T", known)
 
 
-def _axes(host: Host, w: Row) -> tuple[str, ...]:
-    """Batch and head axes of what a row vector reads."""
-    exprs = [w.decay, w.reset] if isinstance(w, Sum) else [w]
+def row_axes(host: Host, *rows: Row) -> tuple[str, ...]:
+    """Batch and head axes of what row vectors read."""
+    exprs = [e for w in rows for e in ([w.decay, w.reset] if isinstance(w, Sum) else [w])]
     found = {a for e in exprs if e is not None for n in names(e) for a in host.known[n].axes}
     return host.canonical(found - {"T"})
 
 
-def _kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[str, ...],
-            made: Mapping[Row, str], rows: str) -> Launch:  # fmt: skip
+def row_kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[str, ...],
+               places: Sequence[Place], rows: str) -> Launch:  # fmt: skip
+    """The kernel that writes rows to their places, tensors over `axes`, chunks and their rows."""
     owned = list(reversed(axes))
     fixed = {a: Ix(f"at_{a}", fixed=True) for a in owned}
     if "H" in owned:
@@ -95,13 +119,17 @@ def _kernel(name: str, layout: Layout, known: dict[str, Tensor], axes: tuple[str
     t: Frame = {"T": Ix("o_t", 0, "m_t", 0, "C")}
     at: Frame = {"C": Ix("i_chunk"), "I": Ix("o_i", 0)}
     sums, factors = [], []
-    for w, tensor in made.items():
-        pointer, _ = d.scope.address(tensor, at, 1)
+    for place in places:
+        w = place.row
+        here = at if place.lane is None else {**at, LANE: Ix(str(place.lane))}
+        pointer, _ = d.scope.address(place.tensor, here, 1)
         if isinstance(w, Sum):
             log = "tl.zeros([C], ACC)" if w.decay is None else real(d.scope.text(w.decay, t, 1, {}))
             reset = None if w.reset is None else d.scope.text(w.reset, t, 1, {}).at(SUM)
             wide = w.decay is None or carries(w.decay, "T", known)
-            sums.append({"log": log, "wide": wide, "reset": reset, "pointer": pointer})
+            passes = place.passes and d.scope.address(place.passes, here, 1)[0]
+            sums.append({"log": log, "wide": wide, "reset": reset, "pointer": pointer,
+                         "passes": passes})  # fmt: skip
         else:
             factors.append(StoreText(pointer, real(d.scope.text(w, t, 1, {})), None))
     if sums:

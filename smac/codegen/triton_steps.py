@@ -13,7 +13,7 @@ from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_fft import convolution
 from smac.codegen.triton_join import join
-from smac.codegen.triton_kernel import SEGMENT, carried_axes, heads_and_batch, value
+from smac.codegen.triton_kernel import carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
 from smac.codegen.triton_masks import gather, tiles
 from smac.codegen.triton_packed import slots_of
@@ -21,11 +21,13 @@ from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
 from smac.codegen.triton_prefix import prefix
 from smac.codegen.triton_rows import Row, prepare
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
+from smac.codegen.triton_turns import prepare_turns, turns_of
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
 from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Move, Scan, Step, Store, Value
 from smac.masks.band import Form, form
+from smac.plan.tokens import COLUMNS, SEGMENT
 
 KINDS = ("chunked", "recurrent", "tiles", "fft")
 
@@ -60,6 +62,8 @@ def add_step(host: Host, step: Step) -> None:
         stores = _channel(host, name, step)
     elif step.reads and all(c.restores for c in step.carries):
         stores = chunks(host, name, step, rows)
+    elif step.in_turn:
+        _turns(host, name, step, rows)
     else:
         if step.reads:
             stores = _read(host, name, step, rows)
@@ -110,7 +114,7 @@ def _note_states(host: Host, k: Kernel) -> None:
     rows = f"rows({k.walk.chunk}, op)" if k.kind == "chunked" else str(SEGMENT)
     host.chunk = slots_of(rows) if host.layout.packed else f"triton.cdiv(n_T, {rows})"
     host.segments = f"triton.cdiv(n_T, {k.walk.segment})"
-    host.lanes = max(1, len(k.lanes))
+    host.lanes = max(1, sum(x.carried for x in k.lanes) if k.in_turn else len(k.lanes))
     for c in k.carries:
         tail = value(k, c.right).tail is not None
         for name in (c.initial, c.final, c.saves, c.restores, c.leaves, c.enters):
@@ -169,6 +173,14 @@ def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
         made = _place(host, k, (*(r.out for r in k.reads), *grads), channel)
         host.launch(channel_chunks(host, k, name, made.targets, ready))
     return made.left(host)
+
+
+def _turns(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> None:
+    """Launch the sweeps for states of lanes in turn."""
+    ready, (carry,) = prepare_turns(host, k), k.carries
+    for i, turn in enumerate(turns_of(k, ready, carry.upper)):
+        of = f"{name}_{i}" if i else name
+        host.launch(sweep(k, of, host.layout, host.known, [], rows, turn))
 
 
 @dataclass(slots=True)
@@ -253,18 +265,17 @@ def _by_tokens(host: Host, name: str, k: Kernel, grad: LaneGrad,
     axes = host.canonical({*owned, "T", *({k.channel} if k.channel else ())})
     parts = k.channel != "P"
     tail = value(k, k.carries[0].right).tail is not None
-    blocks = f"triton.cdiv(n_P{' + 1' if tail else ''}, 16)"
+    blocks = f"triton.cdiv(n_P{' + 1' if tail else ''}, {COLUMNS})"
     outs: dict[str, str] = {}
     for out in (grad.decay, grad.read, grad.write):
         if out is not None:
             outs[out] = host.fresh("raw", ("_k", *axes) if parts else axes)
             shape = [*([blocks] if parts else []), *(host.size(a) for a in axes)]
             host.allocate(outs[out], "acc", shape)
-    scratch = host.fresh("scratch", ("_s",))
     sequences = [f"n_{SEQ}"] if host.layout.packed else []
     programs = " * ".join([blocks, *(f"n_{a}" for a in owned), *sequences])
-    host.allocate(scratch, "acc", [f"{programs} * {SEGMENT * 16} * pad(n_N)"])
-    host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch))
+    scratch, turn = host.scratch(programs, f"{SEGMENT * COLUMNS} * pad(n_N)")
+    host.launch(recurrent_grad(k, grad, name, host.layout, host.known, outs, scratch, turn))
     raw: dict[str, Expr] = {out: Name(made) for out, made in outs.items()}
     for out, made in outs.items() if parts else ():
         whole = host.fresh("raw", axes)

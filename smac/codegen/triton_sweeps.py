@@ -8,14 +8,13 @@ Non-goals: no lane gradients (triton_lanes.py), no tiles of L (triton_masks.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from smac.codegen.print_triton import Text
 from smac.codegen.triton_factors import carries
 from smac.codegen.triton_kernel import (
     FAR,
-    SEGMENT,
     Draft,
     Launch,
     Layout,
@@ -33,10 +32,22 @@ from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
 from smac.ir import SEG, Carry, Kernel, LaneIR, Read
+from smac.plan.tokens import SEGMENT
 
 DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
 #: A store that a read's kernel does itself: the tensor, and the expression stored.
 Target = tuple[str, Expr]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Lanes that a sweep has a program for each: where along an axis the `first` of them is, and
+    their `count`; `texts` answers the one lane that the template sees (triton_turns.py), backward
+    in time or not."""
+
+    first: Mapping[str, int]
+    count: int
+    texts: Callable[[Draft, bool], dict[str, object]]
 
 
 def lane_of(k: Kernel) -> LaneIR:
@@ -83,8 +94,10 @@ def columns_grid(n_kept: str) -> list[tuple[str, str, str]]:
 
 
 def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
-          targets: list[Target], rows: Mapping[Row, str]) -> Launch:  # fmt: skip
-    """The read of `k` chunk by chunk; without a read, the states that it saves."""
+          targets: list[Target], rows: Mapping[Row, str], turn: Turn | None = None,
+          ) -> Launch:  # fmt: skip
+    """The read of `k` chunk by chunk; without a read, the states that it saves: of all lanes, or
+    of those of a turn, a program each."""
     (carry,) = k.carries
     read = k.reads[0] if k.reads else None
     over = "N" if read is None or read.over == "N" else "P"
@@ -94,7 +107,12 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     grid = columns_grid(n_kept)
     if k.walk.split:
         grid.append(("i_segment", "tl.cdiv(n_T, SPAN)", f"triton.cdiv(n_T, {k.walk.segment})"))
+    if turn is not None:
+        grid.append(("i_lane", str(turn.count), str(turn.count)))
     d = draft_of(k, name, layout, known, grid)
+    if turn is not None:
+        for axis, first in turn.first.items():
+            d.scope.fixed[axis] = Ix(f"({first} + i_lane)" if first else "i_lane", fixed=True)
     d.rows = rows
     d.about = about(read, carry)
     d.constants = {"C": f"rows({k.walk.chunk}, op)", "DC": f"width({n_contracted}, op)",
@@ -104,8 +122,9 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     t = Ix("o_i", 0, "m_t", 1, "C", start="i_first")
     side_c: Frame = {"T": t, contracted: Ix("o_c", 1, "m_c", 0, "DC")}
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
-    x = {**sides_texts(contracted, kept, tail, carry.reverse),
-         "lanes": lanes_texts(d, k, carry, contracted, {"T": t}), "rounded": False,
+    lanes = (lanes_texts(d, k, carry, contracted, {"T": t}) if turn is None else
+             [state_texts(d, carry, contracted, 0) | turn.texts(d, carry.reverse)])  # fmt: skip
+    x = {**sides_texts(contracted, kept, tail, carry.reverse), "lanes": lanes, "rounded": False,
          "read": None, "row": None, "row_scale": None}  # fmt: skip
     x["split"] = k.walk.split
     x["touches"] = any((carry.initial, carry.final, carry.saves, carry.leaves, carry.enters))
@@ -155,15 +174,21 @@ def lane_sums(d: Draft, k: Kernel, i: int) -> dict[str, object]:
                                 "late": lane.late, "keeps": lane.keeps}  # fmt: skip
     total = lane_sum(lane, k, d.scope.known)
     if total is not None:
-        tensor, row = d.rows[total], d.row["I"]
-        found["sum"] = d.scope.load(tensor, d.row, 1, raw=True).text
-        last: Frame = {**d.row, "I": Ix("(C - 1)", section=row.section)}
-        found["end"] = d.scope.load(tensor, last, 0, raw=True).text
-        if lane.late:
-            before: Frame = {**d.row, "I": replace(row, var="(o_i - 1)", mask="(o_i > 0)")}
-            found["past"] = d.scope.load(tensor, before, 1, raw=True).text
+        found |= sum_texts(d, d.rows[total], d.row, lane.late)
     elif lane.decay is not None:
         found["constant"] = d.number(lane.decay, {}, 0)
+    return found
+
+
+def sum_texts(d: Draft, tensor: str, at: Frame, late: bool) -> dict[str, object]:
+    """Sums of a lane's decays in the rows of a chunk `at`."""
+    row = at["I"]
+    found: dict[str, object] = {"sum": d.scope.load(tensor, at, 1, raw=True).text}
+    last: Frame = {**at, "I": Ix("(C - 1)", section=row.section)}
+    found["end"] = d.scope.load(tensor, last, 0, raw=True).text
+    if late:
+        before: Frame = {**at, "I": replace(row, var="(o_i - 1)", mask="(o_i > 0)")}
+        found["past"] = d.scope.load(tensor, before, 1, raw=True).text
     return found
 
 

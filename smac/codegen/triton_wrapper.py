@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
@@ -22,8 +23,8 @@ from smac.plan.config import Tiles
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
-    r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
-    r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|"
+    r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
+    r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
     r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
     r"(forward|backward)\w*)"
 )
@@ -59,6 +60,10 @@ class Host:
     count: int = 0
     #: Vectors over the rows of chunks (triton_rows.py), by chunk and what they hold.
     rows: dict[tuple[int, object], str] = field(default_factory=dict)
+    #: Tensors of lanes that are taken in turn (triton_turns.py), by the same.
+    turns: dict[tuple[int, object], Any] = field(default_factory=dict)
+    #: Scratch of programs that run in turn: the tensor, and how many run at once.
+    shared: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for b in self.program.buffers:
@@ -128,14 +133,27 @@ class Host:
         if name not in self.made:
             self.allocate(name, self.dtype(self.program.buffer(name)))
 
+    def scratch(self, programs: str, each: str) -> tuple[str, str]:
+        """A tensor with `each` elements for every program that runs at once, and how many do;
+        kernels with the same numbers have the same one."""
+        if (programs, each) not in self.shared:
+            self.helpers.add("at_once")
+            name = self.fresh("scratch", ("_s",))
+            turn = name.replace("scratch", "at_once")
+            self.lines.append(f"{turn} = at_once({programs}, {each})")
+            self.allocate(name, "acc", [f"{turn} * {each}"])
+            self.shared[programs, each] = name, turn
+        return self.shared[programs, each]
+
     def launch(self, k: Launch) -> None:
-        """Call a kernel."""
+        """Call a kernel, or as many programs of it at a time as run at once."""
         self.kernels.append(k)
-        grid = " * ".join(k.grid) or "1"
+        programs = " * ".join(k.grid) or "1"
+        grid = f"min({k.at_once}, programs - first_program)" if k.at_once else programs
         args = [f"{self.variables[t]}, *{self.variables[t]}.stride()," for t in k.tensors]
         sizes = ", ".join([*(f"n_{s}" for s in k.sizes), *(v for _, v in k.scalars)])
         constants = ", ".join(f"{n}={self._far(k) if v == FAR else v}" for n, v in k.constants)
-        self.lines += [
+        lines = [
             f"{k.name}[({grid},)](",
             *(f"    {a}" for a in args),
             *([f"    {sizes},"] if sizes else []),
@@ -143,6 +161,11 @@ class Host:
             f"    num_stages={_stages(k, self.program.tiles)},",
             ")",
         ]
+        if k.at_once:
+            lines = [f"programs = {programs}",
+                     f"for first_program in range(0, programs, {k.at_once}):",
+                     *(f"    {x}" for x in lines)]  # fmt: skip
+        self.lines += lines
 
     def _far(self, k: Launch) -> str:
         """The test whether offsets inside a tile may pass 32 bits, as text."""

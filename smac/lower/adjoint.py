@@ -128,8 +128,15 @@ def parallel(order: Order) -> Backward:
     steps: list[Step] = []
     scratch: list[Buffer] = []
     reads: tuple[Read, ...] = (READ_DV,)
+    first = [order.kernel(f"states{named(kv)}", (p.k, p.v), (replace(kv, saves="saved.KV"),),
+                          reverse=kv.reverse) for kv, _ in sides_of(order)]  # fmt: skip
+    restored = [replace(kv, initial=None, restores="saved.KV") for kv, _ in sides_of(order)]
     if needs_y(dy):
-        y, buffers = raw_output(order)
+        if order.in_turn:  # no sweep reads Y: chunks do, behind their states
+            steps, first = [*first], []
+            y, buffers = raw_output(order, restored)
+        else:
+            y, buffers = raw_output(order)
         point, dy, more = materialised(p, dy)
         steps += [*y, point]
         scratch += [*buffers, *more]
@@ -140,14 +147,11 @@ def parallel(order: Order) -> Backward:
     if met:  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
         states.append(Buffer(met, (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
     carries: tuple[Carry, ...] = ()
-    for kv, qg in sides_of(order):
+    for i, (_, qg) in enumerate(sides_of(order)):
         sweep = replace(qg, saves="saved.QG", against=met and "saved.KV", met=met)
-        steps += [
-            order.kernel(f"states{named(kv)}", (p.k, p.v), (replace(kv, saves="saved.KV"),),
-                         reverse=kv.reverse),
-            order.kernel(f"adjoints{named(qg)}", (p.q, dy), (sweep,), reverse=qg.reverse),
-        ]  # fmt: skip
-        carries = (*carries, replace(kv, initial=None, restores="saved.KV"),
+        steps += first[i : i + 1]
+        steps.append(order.kernel(f"adjoints{named(qg)}", (p.q, dy), (sweep,), reverse=qg.reverse))
+        carries = (*carries, restored[i],
                    replace(qg, initial=None, final=None, restores="saved.QG", met=met))  # fmt: skip
     operands = (p.q, p.k, p.v, dy)
     wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)

@@ -19,7 +19,7 @@ class Order:
     """An order of contraction, ready to make kernels of `parts`.
 
     `mask` are the values that its kernels evaluate for L; `stateful` orders carry states through
-    their walk, so that the mask's gradient needs them saved and restored.
+    their walk, so that the mask's gradient needs them saved and restored; `in_turn` as in Kernel.
     """
 
     parts: Parts
@@ -30,6 +30,7 @@ class Order:
     lane_grads: tuple[LaneGrad, ...] = ()
     gathers: tuple[Gather, ...] = ()
     finish: Callable[[Kernel], Kernel] = lambda k: k
+    in_turn: bool = False
 
     def kernel(
         self, name: str, operands: tuple[Value, ...], carries: tuple[Carry, ...],
@@ -38,7 +39,7 @@ class Order:
         """A kernel of this order over `operands`; its stores are the caller's to add."""
         k = Kernel(
             name, self.kind, replace(self.walk, reverse=reverse), (*operands, *self.mask), carries,
-            reads, channel=self.parts.channel, group=self.parts.group,
+            reads, channel=self.parts.channel, group=self.parts.group, in_turn=self.in_turn,
         )  # fmt: skip
         if mask_grads:
             k = replace(k, lane_grads=self.lane_grads, gathers=self.gathers)

@@ -9,6 +9,7 @@ Non-goals: no derivatives (adjoint.py), no target that sees time mirrored (two_s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from smac.expr import Expr, Name, call, transform
@@ -91,12 +92,16 @@ def _total(e: Expr, waiting: list[Buffer]) -> Expr:
 
 
 def raw_output(
-    order: Order, final: str | None = None
+    order: Order, restored: Sequence[Carry] = (), final: str | None = None
 ) -> tuple[tuple[Step, ...], tuple[Buffer, ...]]:
-    """Y (and Z) as scratch buffers, for whatever cannot be fused behind the read."""
+    """Y (and Z) as scratch buffers, for whatever cannot be fused behind the read: by sweeps, or
+    chunk by chunk from states that are `restored`."""
     p = order.parts
     buffers = _outputs(p)
     stores = tuple(Store(b.name, Name(b.name), b.axes) for b in buffers)
+    if restored:
+        kernel = order.kernel("output", (p.q, p.k, p.v), tuple(restored), (READ_Y,))
+        return (replace(kernel, stores=stores),), buffers
     steps, scratch = reading(order, "output", (p.q, p.k, p.v), READ_Y, stores, final=final)
     return steps, (*buffers, *scratch)
 

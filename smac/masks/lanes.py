@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from smac.expr import ONE, ZERO, Expr, Num, call
+from smac.expr import ONE, ZERO, Call, Expr, Index, Num, call
 from smac.masks.base import Lane
 from smac.masks.make import add, keep, mul
 
@@ -29,6 +29,22 @@ def forgets(lane: Lane) -> bool:
 def carried(lanes: Lanes) -> Lanes:
     """Those whose states a walk needs for what it reads: a diagonal is none beside other lanes."""
     return tuple(x for x in lanes if x.late or not forgets(x)) or lanes
+
+
+def resets_every(lane: Lane, tokens: int) -> bool:
+    """Whether the lane is known to start from nothing at each multiple of `tokens`, counted from
+    the start of the sequence. A late lane reads before it resets."""
+    return not lane.late and lane.reset is not None and _falls_on(lane.reset, tokens)
+
+
+def _falls_on(reset: Expr, tokens: int) -> bool:
+    """Whether a reset is 1 at each multiple of `tokens`."""
+    match reset:
+        case Call("maximum", parts):
+            return any(_falls_on(e, tokens) for e in parts)
+        case Call("eq", (Call("mod", (Index("T"), Num(block))), Num(0))):
+            return block > 0 and tokens % block == 0
+    return False
 
 
 def strictly(lanes: Iterable[Lane]) -> Lanes:

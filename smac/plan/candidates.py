@@ -23,6 +23,7 @@ from smac.masks.band import form
 from smac.masks.base import Lane
 from smac.masks.lanes import carried
 from smac.masks.moves import moves
+from smac.plan.config import MOST_LANES
 from smac.plan.cost import channel_size, fits
 from smac.plan.devices import Device
 from smac.plan.digits import few_digits
@@ -38,10 +39,6 @@ SCHEDULES = {
     "torch": {"chunked": "segments", "linear": "segments", "quadratic": "tiles"},
     "triton": {"chunked": "sweep", "linear": "tokens", "quadratic": "tiles"},
 }
-
-
-#: The lanes whose states one triton program carries in registers.
-MOST_LANES = {"chunked": 8, "linear": 4}
 
 
 def largest_chunk(target: str, itemsize: int) -> int:
@@ -77,7 +74,7 @@ def ways(x: Shape, r: Request) -> tuple[Way, ...]:
         quadratic = "keeps no state between calls"
     return (
         Way("quadratic", own["quadratic"], quadratic),
-        Way("chunked", own["chunked"], chunked),
+        Way("chunked", own["chunked"], chunked or _too_many(x, r, own["chunked"])),
         *_parallel(x, r, chunked),
         Way("linear", own["linear"], linear),
         Way("linear", "fft", _no_fft(x, r)),
@@ -144,7 +141,7 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
     if x.channel and chunks and x.above:
         return (f"takes no mask per {x.channel} that is nonzero above the diagonal on target "
                 "triton; use order='linear'")  # fmt: skip
-    if x.states > most:
+    if x.states > most and (x.channel or not chunks):
         return (f"takes a rank of at most {most} on target triton so far, found rank {x.states}; "
                 "use target='torch'")  # fmt: skip
     if x.channel and chunks and (found := _beside_diagonal(r)):
@@ -156,6 +153,16 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
                 f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
     return None
+
+
+def _too_many(x: Shape, r: Request, schedule: str) -> str | None:
+    """Why a schedule whose programs carry the states of all lanes cannot: chunks in parallel take
+    lanes in turn, and so any number of them."""
+    most = MOST_LANES["chunked"]
+    if r.target != "triton" or not x.in_turn:
+        return None
+    return (f"takes a rank of at most {most} on schedule '{schedule}', found rank {x.states}; use "
+            "schedule='chunks'")  # fmt: skip
 
 
 def _beside_diagonal(r: Request) -> Expr | None:
@@ -188,7 +195,7 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
     if reason is None and max(x.n("QK"), x.p) > widest:
         reason = (f"takes N and P of at most {widest} in {r.dtype} on schedule 'chunks', found "
                   f"N = {x.n('QK')}, P = {x.p}")  # fmt: skip
-    segmented = missing
+    segmented = missing or _too_many(x, r, "segmented")
     if segmented is None and x.channel:
         segmented = f"takes no mask per {x.channel} on schedule 'segmented'; use schedule='sweep'"
     if segmented is None and r.packed:

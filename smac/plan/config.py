@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
+#: The lanes whose states one triton program carries in registers.
+MOST_LANES = {"chunked": 8, "linear": 4}
 #: What each number of `Tiles` may be.
 COLUMNS, WARPS, STAGES = (16, 32, 64, 128, 256), (1, 2, 4, 8), (1, 2, 3)
 

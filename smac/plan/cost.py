@@ -18,6 +18,7 @@ from smac.plan.channel_work import channel_work
 from smac.plan.devices import Device
 from smac.plan.dots import dots
 from smac.plan.shape import Shape
+from smac.plan.tokens import tokens_space
 from smac.plan.types import Candidate, Dot, Request
 
 # Passes over each kind of tensor in the torch target's chunked order, forward; backward takes
@@ -226,7 +227,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
         programs, steps = heads * columns, float(pieces) * (1.0 if C <= 64 else C / 80)
     space = 0
-    states = (x.states or 1) * heads * x.n("QK") * x.p * x.item * pieces
+    kept = x.states_between(C) if schedule == "chunks" else x.states
+    states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
     entering = None
     if segments:  # what enters the segments: a sweep for the states alone, and a join, a side
         sweeps, programs, steps = (1 + back) * x.sides, programs * segments, steps / segments
@@ -237,6 +239,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         space = (1 + back) * ends
     if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides
+        programs *= (kept or 1) if x.in_turn else 1
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
                      sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
                      before=entering)  # fmt: skip
@@ -257,6 +260,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         if order != "quadratic":
             space += (x.states or 1) * heads * x.n("QK") * x.p * x.acc * pieces
         traffic.append(("per-head gradients and states", 2 * space))
+        if schedule == "tokens":  # states of tokens pass through scratch that is used again
+            space = tokens_space(x)
     kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
 

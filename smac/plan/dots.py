@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from smac.derive import simplify
 from smac.expr import ONE, ZERO, Expr, call
 from smac.masks.base import Lane
+from smac.masks.lanes import Lanes, resets_every
 from smac.plan.bands import block_columns, entries
 from smac.plan.shape import Shape, shape_of, sides_of
 from smac.plan.types import Dot, Request
@@ -167,7 +168,8 @@ def dots(
     else:
         sides = sides_of(request)
         of_side = _chunks_backward if back else _chunks
-        products = [(o, p) for lanes in sides for o in [Operands(x, request, lanes)]
+        products = [(o, p) for lanes in sides
+                    for o in [_between_chunks(Operands(x, request, lanes), x, lanes, chunk)]
                     for p in of_side(o, x.above)
                     if lanes is sides[0] or schedule != "chunks" or p.name not in INSIDE
                     ]  # fmt: skip
@@ -177,6 +179,14 @@ def dots(
         for o, p in products:
             found[p.name] += count * p.flops(o.size | own)
     return tuple(Dot(name, n) for name, n in found.items())
+
+
+def _between_chunks(o: Operands, x: Shape, lanes: Lanes, chunk: int) -> Operands:
+    """`o` with those lanes that have a state between chunks; all share the tiles inside."""
+    if x.in_turn and x.resets:
+        o.lanes = tuple(y for y, of in zip(o.lanes, lanes, strict=True)
+                        if not resets_every(of, chunk))  # fmt: skip
+    return o
 
 
 def _piece_sizes(T: int, chunk: int, segment: int, whole: bool) -> list[tuple[int, dict[str, int]]]:

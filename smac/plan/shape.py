@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from smac.expr import Call, Expr, Num, Size, names, walk
 from smac.masks.base import Mask, Support
-from smac.masks.lanes import Lanes, carried, turned
+from smac.masks.lanes import Lanes, carried, resets_every, turned
+from smac.plan.config import MOST_LANES
 from smac.plan.devices import ITEMSIZE
 from smac.plan.types import Request
 from smac.spec import Spec
@@ -21,7 +22,9 @@ class Shape:
     """A request in numbers. `axes` maps "Q", "K", "V", "L" to the axes they carry.
 
     `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
-    of V. `rank`: lanes, or None without generators; `states`: those with a state on the target.
+    of V. `rank`: lanes, or None without generators; `lanes`: those with a state on the target, as
+    many as `states`; `resets`: whether chunks start where lanes reset. `learned`: the mask has
+    gradients.
     `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
     `nodes`: operations in one entry of the mask.
     `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
@@ -36,7 +39,10 @@ class Shape:
     axes: tuple[tuple[str, frozenset[str]], ...]
     tail: int
     rank: int | None
+    lanes: Lanes
     states: int
+    resets: bool
+    learned: bool
     above: bool
     sides: int
     support: Support
@@ -72,6 +78,18 @@ class Shape:
         return (self.P if "P" in self.carried("VL") else 1) + self.tail
 
     @property
+    def in_turn(self) -> bool:
+        """Whether there are more lanes than one triton program carries at once."""
+        return self.states > MOST_LANES["chunked"]
+
+    def states_between(self, chunk: int) -> int:
+        """States that pass from a chunk to the next: where lanes are taken in turn, those that
+        reset at every chunk have none."""
+        if not (self.in_turn and self.resets):
+            return self.states
+        return sum(not resets_every(x, chunk) for x in self.lanes)
+
+    @property
     def all_heads(self) -> int:
         """Heads of the result."""
         return self.heads("QKVL")
@@ -91,7 +109,9 @@ def shape_of(request: Request) -> Shape:
         groups=tuple((g, sizes[g]) for g in spec.groups),
         axes=tuple(axes.items()), tail=int(reads(spec, "Z")),
         rank=None if generators is None else generators.rank, support=mask.support(),
-        states=sum(map(len, sides)), sides=max(len(sides), 1),
+        lanes=tuple(lane for side in sides for lane in side), states=sum(map(len, sides)),
+        resets=request.target == "triton" and not request.state, sides=max(len(sides), 1),
+        learned=_learned(request),
         above=generators is not None and bool(generators.above),
         symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
         nodes=_nodes(mask),
@@ -108,6 +128,13 @@ def sides_of(r: Request) -> list[Lanes]:
         return []
     below = carried(found.lanes) if r.target == "triton" and not r.state else found.lanes
     return [x for x in (below, turned(found.above)) if x]
+
+
+def _learned(r: Request) -> bool:
+    """Whether a lane has a value that is no constant."""
+    found = r.mask.generators()
+    lanes = () if found is None else (*found.lanes, *found.above)
+    return any(not _static(e) for x in lanes for e in (x.log_decay, x.read, x.write))
 
 
 def reads(spec: Spec, name: str) -> bool:

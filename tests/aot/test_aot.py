@@ -19,7 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import templates_of
-from jobs import CASES, CORE, job, kernels_for
+from jobs import CASES, CORE, SIZES, job, kernels_for
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = ROOT / ".aot36"
@@ -48,6 +48,9 @@ SPILLS: dict[tuple[str, str], str] = {
     ("sequences_ssd_chunkedchunks", "backward_grad_v"): _SCORES,
     ("ssd_chunkedsweep", "backward_grad_k"): _STATE + "; by 3.9 alone",
     ("hydra_chunkedchunks", "forward_kernel"): "both states and the scores; by 3.6 alone",
+    ("log_linear_chunkedchunks", "forward_kernel"):
+        "wide types alone: products without tensor cores beside the mask of all lanes",
+    ("log_linear_chunkedchunks", "backward_grad_v"): _SCORES + "; 16 bytes by 3.9",
     ("gla_chunked", "forward_kernel"): "the state [128, 64]; wide types and sm_80 alone",
     ("gla_chunked", "forward_scores"): "levels of a chunk in float32; sm_80 and sm_100 alone",
     ("sequences_gla_chunked", "forward_scores"): "levels of a chunk in float32",
@@ -143,11 +146,13 @@ def test_sweeps_use_tensor_cores_of_hopper(
     """wgmma is in the sm_90 code of sweeps in bfloat16, forward and in reverse, and of chunks."""
     wanted = {"ssd_chunkedsweep_bfloat16": ("forward_kernel", "backward_grad_k"),
               "ssd_chunkedchunks_bfloat16": ("backward_grad_v", "backward_grad_qk"),
+              "log_linear_chunkedchunks_bfloat16": ("forward_states", "forward_kernel",
+                                                    "backward_grad_v", "backward_grad_qk"),
               "gla_chunked_bfloat16": ("forward_scores", "forward_kernel", "backward_grad_v",
                                        "backward_chunks")}  # fmt: skip
     sweeps = [x for x in compiled[f"{which} bfloat16"]
               if x["arch"] == 90 and x["kernel"] in wanted.get(str(x["job"]), ())]
-    assert len(sweeps) == 8
+    assert len(sweeps) == 12
     assert all(x["wgmma"] for x in sweeps), sweeps
 
 
@@ -161,6 +166,6 @@ def test_every_template_is_compiled_for_every_target() -> None:
         order, _, schedule = order.partition(" ")
         op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
         with templates_of.recorded() as template:
-            op.source("triton", dtype="bfloat16", device="h100", T=256)
+            op.source("triton", dtype="bfloat16", device="h100", T=SIZES["T"])
         found |= {template[k] for k in kernels}
     assert found == templates_of.with_kernels()

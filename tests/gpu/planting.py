@@ -42,6 +42,7 @@ CASES = (
     Case("linear_attention", "chunked", True), Case("multiscale", "chunked", True),
     Case("retnet", "chunks", True), Case("packed_ssd", "chunks", True),
     Case("ssd", "segmented", True), Case("hydra", "chunked"), Case("mamba3", "chunks", True),
+    Case("nine_decays", "chunks", True),
     Case("gla", "chunked", True), Case("per_value", "chunked", True),
     Case("grouped_gla", "chunked"),
     Case("ssd", "quadratic"), Case("toeplitz", "quadratic"), Case("packed_ssd", "quadratic"),

@@ -71,10 +71,11 @@ L = "semiseparable(log_decay = logsigmoid(g))"
 y = "{y}"
 """
 #: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
-#: of a group, with a normaliser.
+#: of a group, with a normaliser; and more lanes than programs have at once.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
-        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear")}
+        "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear"),
+        "nine_decays": ("chunks", "quadratic")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
@@ -85,6 +86,10 @@ TEXTS = {
     "fixed_wave": _PER_CHANNEL.format(name="fixed_wave", heads="H", gate="H", mask="TS",
                                       Q="q / sqrt(size(N))", y="Y").replace(
         "= logsigmoid(g))", "= logsigmoid(g)) * wave(401.7)"),
+    "nine_decays": _PER_CHANNEL.format(name="nine_decays", heads="G", gate="H", mask="TS",
+                                       Q="q / sqrt(size(N))", y="Y").replace(
+        "= logsigmoid(g))", "= logsigmoid(g)) * ("
+        + " + ".join(f"row(sigmoid(g * {i})) * decay(0.{i})" for i in range(1, 10)) + ")"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
@@ -111,6 +116,8 @@ LARGE = (
     ("multiscale", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("linear_attention", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("toeplitz", "quadratic", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
+    *(("log_linear", "chunks", {"B": 1, "T": t, "H": h, "N": n, "P": 64})
+      for t, h, n in ((2048, 4, 64), (4096, 2, 64), (1040, 4, 128), (330, 4, 16))),
     # Narrow states: compilers have gone wrong where a side of a dot is shorter than 64. Heads
     # enough that the errors of gradients a head are a statistic.
     *(("ssd", order, {"B": 1, "T": 330, "H": 64, "G": 2, "N": n, "P": p})

@@ -29,7 +29,7 @@ from planting import CASES, results  # noqa: E402
 
 WANTED = (
     "ssd chunked", "linear_attention chunked", "retnet chunks", "gla chunked", "per_value chunked",
-    "ssd segmented", "hydra chunked", "ssd quadratic",
+    "ssd segmented", "hydra chunked", "nine_decays chunks", "ssd quadratic",
     "toeplitz quadratic", "retnet linear", "ssd chunked packed sweep",
     "ssd chunked packed chunks", "gla chunked packed sweep", "toeplitz quadratic packed auto",
 )  # fmt: skip

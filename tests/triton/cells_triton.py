@@ -11,7 +11,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -204,23 +205,49 @@ def same_bits(spec: str, order: str) -> float:
     return 0.0
 
 
-def as_in_16_bits(spec: str, order: str, **sizes: int) -> float:
-    """A cell in float64 by the code of 16-bit types, which adds up paths by differences."""
+def in_turn(spec: str, **sizes: int) -> float:
+    """A cell of the linear order that has scratch for three programs of more; infinite where it has
+    other bits than with all at once, or when it is run again."""
+
+    def run() -> list[Tensor]:
+        a = leaves(draw(compiled(spec, "linear"), {**SIZES, **sizes}, False), torch.float64, True)
+        y = compiled(spec, "linear")(**a)
+        wrt = [x for x in a.values() if x.requires_grad]
+        return [y.detach(), *torch.autograd.grad(y.sin().sum(), wrt)]
+
+    whole = run()
+    three = "2**28 // each", "3 if programs > 3 else 1 // 0"
+    with rewritten(*three):
+        same = all(torch.equal(x, y) for again in (run(), run())
+                   for x, y in zip(whole, again, strict=True))  # fmt: skip
+    with rewritten(*three) as found:
+        error = cell(spec, "linear", **sizes)
+    return error if same and any(found) else math.inf
+
+
+@contextmanager
+def rewritten(old: str, new: str) -> Iterator[list[bool]]:
+    """Modules rendered here have `new` for `old`; yields which of them had it."""
     from smac.codegen import triton
 
-    real, exact = triton.tidy, "EXACT=op.itemsize >= 4"
-    texts: list[str] = []
+    real, found = triton.tidy, list[bool]()
 
     def tidy(text: str) -> str:
-        texts.append(real(text))
-        return texts[-1].replace(exact, "EXACT=False")
+        found.append(old in real(text))
+        return real(text).replace(old, new)
 
     triton.tidy = tidy
     try:
-        error = cell(spec, order, **sizes)
+        yield found
     finally:
         triton.tidy = real
-    return error if any(exact in t for t in texts) else math.inf
+
+
+def as_in_16_bits(spec: str, order: str, **sizes: int) -> float:
+    """A cell in float64 by the code of 16-bit types, which adds up paths by differences."""
+    with rewritten("EXACT=op.itemsize >= 4", "EXACT=False") as found:
+        error = cell(spec, order, **sizes)
+    return error if any(found) else math.inf
 
 
 def cells() -> dict[str, Callable[[], float]]:
@@ -257,6 +284,17 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-special", spec, "chunks", special=True, T=40)
     add("retnet-chunked-reset-state", "retnet", "chunked", state=True, special=True)
     add("log_linear-chunked-float64", "log_linear", "chunked", T=70, B=1, H=1)
+    # Lanes in turn: ten levels, four of them inside chunks of 16; then all with states.
+    add("log_linear-turns-float64", "log_linear", "chunks", T=270, B=1, H=1)
+    add("log_linear-turns-state", "log_linear", "chunks", T=200, B=1, H=1, state=True)
+    add("many_lanes-turns-float64", "many_lanes", "chunks")
+    add("many_lanes-turns-special", "many_lanes", "chunks", special=True, T=40)
+    add("many_of_groups-turns-state", "many_of_groups", "chunks", state=True, **MANY)
+    add("many_of_groups-turns-float32", "many_of_groups", "chunks", torch.float32)
+    add("many_of_groups-turns-packed-state", "many_of_groups", "chunks", state=True,
+        ends=(0, 37, 37, 38))
+    for T in (0, 1):
+        add(f"many_of_groups-turns-T{T}", "many_of_groups", "chunks", T=T, state=True)
     for spec, order, sizes in (
         ("xpos", "chunked", {}), ("xpos", "chunks", {}), ("xpos", "segmented", {"T": 70}),
         ("xpos", "linear", {"T": 9}), ("log_linear", "chunked", {"H": 1}), ("clock", "chunked", {}),
@@ -317,8 +355,11 @@ def cells() -> dict[str, Callable[[], float]]:
                         ("quasi", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-packed-bits"] = partial(same_bits, spec, order)
     for spec, order in (("quasi", "chunks"), ("quasi", "chunked"), ("rwkv6", "chunked"),
-                        ("gla", "chunked")):  # fmt: skip
+                        ("gla", "chunked"), ("many_lanes", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-differences"] = partial(as_in_16_bits, spec, order)
+    for spec, sizes in (("ssd", {"T": 35, "P": 20}), ("three_lanes", {"T": 5, **MANY}),
+                        ("gla", {"T": 5, **MANY})):  # fmt: skip
+        made[f"{spec}-linear-turns"] = partial(in_turn, spec, **sizes)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
     add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)

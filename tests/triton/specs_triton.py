@@ -32,6 +32,8 @@ P = 16
 
 
 _DECAY = 'a = "B T H"\n'
+#: More lanes than programs have at once.
+_NINE = " + ".join(f"decay(gamma * 0.{i})" for i in range(1, 10))
 _HOSTILE = """smac = 1
 name = "hostile"
 [axes]
@@ -112,6 +114,16 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "before_and_own": (
         spec("shift(semiseparable(log_decay = a), 't') + diagonal(u)",
              _DECAY + 'u = "B T H"\n'), ("chunked", "linear")),
+    # Lanes of every kind in turn: with resets, late, above the diagonal, and a diagonal.
+    "many_lanes": (
+        spec(f"row(r) * semiseparable(a) * document(ids) * ({_NINE}) "
+             "+ col(r) * strict(decay(gamma)) + diagonal(u) "
+             "+ strict(transpose(row(u) * semiseparable(a) + decay(gamma)))",
+             _DECAY + 'gamma = "H"\nids = "B T"\nr = "B T H"\nu = "B T H"\n'), ()),
+    "many_of_groups": (
+        spec(_NINE, 'gamma = "G"\n', y="tanh(Y / 64) * v",
+             axes='G = "group of H"\nF = "group of H"',
+             inputs='q = "B T G N"\nk = "T F N"\nv = "B T H P"\n'), ()),
     "backwards": (
         spec("semiseparable(log_decay = a) "
              "+ strict(reverse(row(r) * semiseparable(log_decay = a) * document(ids)))",

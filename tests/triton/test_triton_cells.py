@@ -89,6 +89,43 @@ for right, wrong in json.loads(sys.argv[2]):
     assert all(seen and not error <= 1e-6 for seen, error in found), found
 
 
+#: Texts of loops over lanes, and what makes them wrong.
+TURNS = (
+    ("at_LANE = i_zero + i_lane", "at_LANE = i_zero"),  # the first lane's decays for all
+    ("at_R = at_LANE", "at_R = at_LANE * 0"),  # and its states
+    ("b_mask += ", "b_mask = "),
+    ("tl.max(tl.abs(b_weight), 0) > 0.0", "tl.max(tl.abs(b_weight), 0) > 1.0"),
+    ("tl.max(b_out, 0) > 0.0", "tl.max(b_out, 0) > 1.0"),
+    ("i_lane = i_program % 9", "i_lane = i_program % 9 // 2"),  # states of some lanes alone
+)
+
+
+def test_wrong_loops_over_lanes_are_seen() -> None:
+    """Each change of a rendered kernel fails its cell."""
+    code = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import cells_triton as c
+from smac.codegen import triton
+real = triton.wrap
+for right, wrong in json.loads(sys.argv[2]):
+    seen = []
+    def changed(text):
+        seen.append(right in text)
+        return real(text).replace(right, wrong)
+    triton.wrap = changed
+    error = c.cell("many_of_groups", "chunks", T=19)
+    print(json.dumps([any(seen), error]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(HERE), json.dumps(TURNS)],
+        text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(TURNS)
+    assert all(seen and not error <= 1e-6 for seen, error in found), found
+
+
 def test_plans_count_the_products_of_a_mask_per_channel() -> None:
     """Flops of a plan are what `tl.dot` multiplies, forward and backward."""
     done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "flops_triton.py")],

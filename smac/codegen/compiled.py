@@ -1,9 +1,8 @@
-"""Templates as Python modules: what Jinja compiles of one is kept where Python keeps bytecode.
+"""Templates as Jinja compiles them, kept in the user's cache by Jinja's own bytecode cache.
 
-Compiling a template takes longer than to fill it. So Python's own loader, which keeps the bytecode
-of a source in `__pycache__` beside it where it may write there, loads templates too, with Jinja in
-the place of Python's parser. The code holds a digest of all that it comes from (the template, the
-environment's options, Jinja's version), and counts where that is the right one.
+Jinja holds the code of a template to the digest of its text; the folder is named for what else the
+code comes from: Jinja's version, Python's, the environment's options. A cache that fails, in
+whatever way, leaves a template to be compiled as if there were none.
 
 Non-goals: rendered programs (each process makes their text anew, and reads none).
 """
@@ -11,51 +10,54 @@ Non-goals: rendered programs (each process makes their text anew, and reads none
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, MutableMapping
-from importlib.machinery import SourceFileLoader
+import logging
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import jinja2
+from jinja2.bccache import Bucket
+
+from smac.cachefile import cache_dir, own, replace
+
+#: Bytes of the digest that a file starts with.
+DIGEST = 32
+_log = logging.getLogger("smac")
 
 
-class Templates(jinja2.FileSystemLoader):
-    """The templates of a folder, for an environment with `options`."""
+def kept_for(options: Mapping[str, object]) -> jinja2.BytecodeCache | None:
+    """The cache of an environment with `options`; None where no folder is this user's alone."""
+    made_by = hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:8]
+    name = f"jinja-{jinja2.__version__}-{sys.implementation.cache_tag}-{made_by}"
+    folder = cache_dir() / "templates" / name
+    return Compiled(str(folder)) if own(folder) == folder else None
 
-    def __init__(self, folder: Path, options: Mapping[str, object]) -> None:
-        super().__init__(str(folder))
-        self._made_by = repr((jinja2.__version__, sorted(options.items())))
 
-    def load(self, environment: jinja2.Environment, name: str,
-             globals: MutableMapping[str, Any] | None = None) -> jinja2.Template:  # fmt: skip
-        """The template called `name`: its code as it is kept, or compiled now."""
-        text, path, uptodate = self.get_source(environment, name)
-        digest = hashlib.sha256(f"{self._made_by}\n{name}\n{text}".encode()).hexdigest()
-        module = _Module(environment, name, path, text, digest)
+class Compiled(jinja2.FileSystemBytecodeCache):
+    """Jinja's cache, with a digest of the code before it: what is spoilt runs in no process, for
+    Python itself takes any code. What cannot be read or written is logged, and nothing else."""
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Fill `bucket` with what is kept, if that is whole."""
+        path = self._path(bucket)
         try:
-            code = module.get_code(name)
-        except (ImportError, EOFError, ValueError, TypeError):  # bytecode that is none
-            code = None
-        if code is None or digest not in code.co_consts:
-            code = module.source_to_code(b"", path)
-        return environment.template_class.from_code(environment, code, globals or {}, uptodate)
+            data = path.read_bytes()
+            if hashlib.sha256(data[DIGEST:]).digest() != data[:DIGEST]:
+                raise ValueError("not what was written")
+            bucket.bytecode_from_string(data[DIGEST:])
+        except FileNotFoundError:
+            return
+        except Exception as e:  # what readers of code raise is not listed anywhere
+            bucket.reset()
+            _log.warning("%s: not used: %s", path, e)
 
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Write what `bucket` holds, in one step."""
+        data = bucket.bytecode_to_string()
+        try:
+            replace(self._path(bucket), hashlib.sha256(data).digest() + data)
+        except OSError as e:
+            _log.warning("%s: not written: %s", self._path(bucket), e)
 
-class _Module(SourceFileLoader):
-    """One template; `digest` is of all that its code comes from."""
-
-    def __init__(self, environment: jinja2.Environment, name: str, path: str, text: str,
-                 digest: str) -> None:  # fmt: skip
-        super().__init__(name, path)
-        self._environment, self._text, self._digest = environment, text, digest
-
-    def path_stats(self, path: str) -> dict[str, int]:
-        """What bytecode is held to: the digest's first bits where Python has a time."""
-        return {"mtime": int(self._digest[:8], 16), "size": Path(path).stat().st_size}
-
-    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:
-        """What Jinja makes of the text, and the digest as a constant."""
-        made = self._environment.compile(self._text, self.name, str(path), raw=True)
-        code: CodeType = compile(f"{made}\nmade_of = {self._digest!r}\n", path, "exec")
-        return code
+    def _path(self, bucket: Bucket) -> Path:
+        return Path(self.directory) / (self.pattern % bucket.key)

@@ -1,6 +1,8 @@
 """The Jinja environment: strict, without autoescape, templates from one place.
 
 Contexts are typed objects made by codegen, never user text; what a template prints is parsed again.
+Compiling a template takes longer than filling it, so the environment keeps what Jinja makes of one
+(smac/codegen/compiled.py).
 """
 
 from __future__ import annotations
@@ -8,12 +10,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from smac.codegen.compiled import Templates
+from smac.codegen.compiled import kept_for
 from smac.paths import templates_dir
 
-#: How templates are read: all that their code depends on beside themselves.
+#: How templates are read: what their code depends on beside their text.
 OPTIONS: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True,
                            "keep_trailing_newline": True, "autoescape": False}  # fmt: skip
 
@@ -21,8 +23,8 @@ OPTIONS: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True,
 @cache
 def environment() -> Environment:
     """One environment a process; an undefined name in a template is an error."""
-    loader = Templates(templates_dir(), OPTIONS)
-    return Environment(loader=loader, undefined=StrictUndefined, **OPTIONS)
+    return Environment(loader=FileSystemLoader(str(templates_dir())), undefined=StrictUndefined,
+                       bytecode_cache=kept_for(OPTIONS), **OPTIONS)  # fmt: skip
 
 
 def render(template: str, **context: object) -> str:

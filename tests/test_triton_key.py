@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 from smac import cachefile
 from smac.runtime import triton_key
 from smac.runtime.triton_key import DIGESTS, PARTS, take
+from tests.real_triton import hold
 
 
 class Triton:
     """A Triton in a folder: its module, and how often the digest was taken of the files."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.taken = root, 0
+        self.root, self.taken, self.version = root, 0, "1.0"
         for part in PARTS:
             (root / part / "inner").mkdir(parents=True)
             (root / part / "inner" / "code.py").write_text(part)
@@ -30,12 +32,17 @@ class Triton:
         @functools.lru_cache
         def digest_of_files() -> str:
             self.taken += 1
-            return "-".join(sorted(p.read_text() for p in self.root.rglob("*.py")))
+            return self.truth()
 
-        module = SimpleNamespace(__file__=str(self.root / "runtime" / "cache.py"),
-                                 triton_key=digest_of_files)  # fmt: skip
-        take(module)
-        return str(module.triton_key())
+        self.module = SimpleNamespace(__file__=str(self.root / "runtime" / "cache.py"),
+                                      __version__=self.version,
+                                      triton_key=digest_of_files)  # fmt: skip
+        take(self.module)
+        return str(self.module.triton_key())
+
+    def truth(self) -> str:
+        """The digest of the files as they are."""
+        return "-".join([self.version, *sorted(p.read_text() for p in self.root.rglob("*.py"))])
 
 
 @pytest.fixture
@@ -81,9 +88,32 @@ def test_changed_files_have_another(triton: Triton, part: str,
                                     change: Callable[[Path], object]) -> None:  # fmt: skip
     triton.digest()
     change(triton.root / part / "inner" / "code.py")
-    expected = "-".join(sorted(p.read_text() for p in triton.root.rglob("*.py")))
-    assert triton.digest() == expected
+    assert triton.digest() == triton.truth()
     assert triton.taken == 2
+
+
+def test_another_version_has_another(triton: Triton) -> None:
+    triton.digest()
+    triton.version = "1.0.1"
+    assert triton.digest() == triton.truth()
+    assert triton.taken == 2
+
+
+def test_it_is_an_lru_cache_still(triton: Triton) -> None:
+    triton.digest()
+    triton.digest()
+    function = triton.module.triton_key
+    assert function.__name__ == "digest_of_files"
+    assert function.cache_info().currsize == 1
+    assert triton.taken == 1
+    function.cache_clear()
+    (triton.root / "_C" / "inner" / "code.py").write_text("edited while it runs")
+    assert function() == triton.truth()
+    assert function() == triton.truth()
+    assert triton.taken == 2
+    function.cache_clear()
+    function()
+    assert triton.taken == 3
 
 
 def test_files_of_just_now_are_not_trusted(triton: Triton, tmp_path: Path,
@@ -95,8 +125,10 @@ def test_files_of_just_now_are_not_trusted(triton: Triton, tmp_path: Path,
     assert not kept(tmp_path)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[]", b'{"key": {}, "value": {"digest": "x"}}',
-                                  b'{"key": 1, "value": {"digest": 1}}'])  # fmt: skip
+@pytest.mark.parametrize("text", [
+    b"", b"{", b"\xff", b"[]", b'{"key": {}, "value": {"digest": "x"}}',
+    b'{"key": 1, "value": {"digest": 1}}',
+])  # fmt: skip
 def test_a_spoilt_file_is_a_miss(triton: Triton, tmp_path: Path, text: bytes) -> None:
     first = triton.digest()
     (path,) = kept(tmp_path)
@@ -107,59 +139,36 @@ def test_a_spoilt_file_is_a_miss(triton: Triton, tmp_path: Path, text: bytes) ->
     assert triton.taken == 2, "it was written anew"
 
 
+@pytest.mark.parametrize("digest", ["", "2.0-abc"])
+def test_a_digest_of_another_version_is_a_miss(triton: Triton, tmp_path: Path,
+                                               digest: str) -> None:  # fmt: skip
+    first = triton.digest()
+    (path,) = kept(tmp_path)
+    path.write_text(path.read_text().replace(json.dumps(first), json.dumps(digest)))
+    assert triton.digest() == first
+
+
 def test_another_triton_is_left_alone(triton: Triton, tmp_path: Path) -> None:
-    take(SimpleNamespace(__file__=str(triton.root / "runtime" / "cache.py")))
-    plain = SimpleNamespace(__file__=str(triton.root / "runtime" / "cache.py"),
-                            triton_key=lambda: "k")  # fmt: skip
-    take(plain)
-    elsewhere = SimpleNamespace(__file__=str(tmp_path / "no" / "runtime" / "cache.py"),
-                                triton_key=functools.lru_cache(lambda: "k"))  # fmt: skip
-    take(elsewhere)
-    assert elsewhere.triton_key() == "k"
+    file, function = str(triton.root / "runtime" / "cache.py"), functools.lru_cache(lambda: "1-k")
+    take(SimpleNamespace(__file__=file, __version__="1"))
+    take(SimpleNamespace(__file__=file, __version__="1", triton_key=lambda: "1-k"))
+    take(SimpleNamespace(__file__=file, triton_key=function))
+    take(SimpleNamespace(__file__=str(tmp_path / "no" / "runtime" / "cache.py"), __version__="1",
+                         triton_key=function))  # fmt: skip
+    assert function.cache_info().currsize == 0
     assert not kept(tmp_path)
 
 
 def test_a_digest_that_was_taken_stays(triton: Triton, tmp_path: Path) -> None:
     function = functools.lru_cache(lambda: "taken")
     module = SimpleNamespace(__file__=str(triton.root / "runtime" / "cache.py"),
-                             triton_key=function)  # fmt: skip
+                             __version__="taken", triton_key=function)  # fmt: skip
     function()
     take(module)
     assert module.triton_key is function
     assert not kept(tmp_path)
 
 
-def test_of_the_installed_triton(triton: Triton) -> None:
-    """The function is where it is looked for, and its digest comes back."""
-    of_triton = pytest.importorskip("triton.runtime.cache")
-    function = of_triton.triton_key.__wrapped__
-    calls: list[int] = []
-
-    def counted() -> str:
-        calls.append(1)
-        return str(function())
-
-    modules = [SimpleNamespace(__file__=of_triton.__file__, triton_key=functools.lru_cache(counted))
-               for _ in range(2)]  # fmt: skip
-    for module in modules:
-        take(module)
-    first, second = (m.triton_key() for m in modules)
-    assert first == second
-    assert len(calls) == 1
-    root = Path(of_triton.__file__).parents[1]
-    listed = {path for path, *_ in triton_key.files(root)}
-    assert {of_triton.__file__} < listed
-    assert any("libtriton" in path for path in listed)
-
-
-def test_who_waits_finds_it_taken(triton: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[str] = []
-    monkeypatch.setattr(triton_key, "_take", lambda: ends.append("taken"))
-    triton_key._thread.cache_clear()
-    try:
-        triton_key.begin()
-        triton_key.wait()
-        triton_key.wait()
-    finally:
-        triton_key._thread.cache_clear()
-    assert ends == ["taken"]
+def test_of_the_installed_triton(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    hold([], tmp_path)

@@ -13,8 +13,8 @@ from torch import Tensor
 from smac.errors import PlanError
 from smac.expr import Expr, Index, Size, names, walk
 from smac.levels import Expanded, expand, levels_of, planned_levels
+from smac.runtime import ahead
 from smac.runtime import device as devices
-from smac.runtime import triton_key
 from smac.runtime.launch import Cell, Launcher
 from smac.runtime.options import Options
 from smac.runtime.packed import count
@@ -61,7 +61,7 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
     target = devices.target_for(device, options.target)
     if target == "triton" and device.type == "cuda":
-        triton_key.begin()
+        ahead.begin(device)
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in {**sizes, **levels}.items()}

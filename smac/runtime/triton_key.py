@@ -2,20 +2,21 @@
 
 Triton reads half a gigabyte of its own files for it in every process, which is the larger part of
 what a process waits for whose kernels are all compiled. What Triton has found is remembered for its
-files as they lie there: paths, sizes, times of change and inodes, of which a file that is written
-again cannot keep all. Another Triton than the ones that are known here is left alone.
+version and its files as they lie there: paths, sizes, times of change and inodes, of which a file
+that is written again cannot keep all. Another Triton than the ones that are known here is left
+alone.
 
 Non-goals: what the digest is made of; other caches of Triton.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-import threading
+import sysconfig
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +30,46 @@ PARTS = ("compiler", "backends", "language", "runtime", "_C")
 SETTLED = 10.0
 
 
-@cache
-def _thread() -> threading.Thread:
-    made = threading.Thread(target=_take, name="smac-triton-key", daemon=True)
-    made.start()
-    return made
-
-
-def begin() -> None:
-    """Let the digest be taken in a thread."""
-    _thread()
-
-
-def wait() -> None:
-    """Wait for the digest, for who asks Triton for it meanwhile has it taken twice."""
-    _thread().join()
-
-
-def _take() -> None:
-    try:
-        from triton.runtime import cache as module
-    except ImportError:
-        return
-    take(module)
-
-
 def take(module: Any) -> None:
     """Let `module`, Triton's of its cache, know its digest: what is remembered, or as it finds it.
     """
-    function = getattr(module, "triton_key", None)
+    function, version = getattr(module, "triton_key", None), getattr(module, "__version__", None)
     taken = getattr(function, "cache_info", None)
-    if function is None or taken is None or taken().currsize:
+    if function is None or taken is None or not isinstance(version, str) or taken().currsize:
         return
-    root = Path(module.__file__).parents[1]
+    root = root_of(module)
     try:
         listed = sorted(files(root))
     except OSError:
         return
-    key: Key = {"triton": str(root), "files": _digest(listed)}
+    key: Key = {"triton": str(root), "version": version, "files": _digest(listed),
+                "suffix": str(sysconfig.get_config_var("EXT_SUFFIX"))}  # fmt: skip
     found = DIGESTS.read(key)
-    if found is not None:
-        module.triton_key = lambda: found["digest"]
+    if found is not None and found["digest"].startswith(version):
+        module.triton_key = filled(function, found["digest"])
         return
     made = function()
     if listed and max(changed for *_, changed in listed) < (time.time() - SETTLED) * 1e9:
         DIGESTS.write(key, {"digest": made})
+
+
+def root_of(module: Any) -> Path:
+    """Where `module`'s Triton lies."""
+    return Path(module.__file__).parents[1]
+
+
+def filled(function: Any, digest: str) -> Any:
+    """`function`, an lru_cache, as it is once it has found `digest`: after a `cache_clear` it reads
+    its files."""
+    known = [digest]
+
+    @functools.lru_cache
+    @functools.wraps(function.__wrapped__)
+    def triton_key() -> str:
+        return known.pop() if known else str(function.__wrapped__())
+
+    triton_key()
+    return triton_key
 
 
 def files(root: Path) -> Iterator[tuple[str, int, int, int, int]]:

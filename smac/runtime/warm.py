@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smac.runtime import triton_key
+from smac.runtime import ahead
 
 if TYPE_CHECKING:
     from smac.runtime.launch import Runnable
@@ -62,7 +62,7 @@ def compile_for(runnable: Runnable, arguments: Sequence[Tensor], device: torch.d
     """Compile all that the program launches on `arguments`, which are on device "meta"."""
     function = runnable.function
     assert isinstance(function, FunctionType)
-    triton_key.wait()
+    ahead.wait()
     names = {n: Compiler(f) for n, f in function.__globals__.items() if hasattr(f, "warmup")}
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         FunctionType(function.__code__, {**function.__globals__, **names})(*arguments)

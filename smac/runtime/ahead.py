@@ -1,4 +1,4 @@
-"""What Triton finds out once a process, found in a thread while the first program is planned.
+"""What Triton finds out once a process, found in threads while the first program is planned.
 
 Before the first kernel Triton takes a digest of itself, asks ptxas for its version and the linker
 for the driver's folder (a process each), and loads its own half of the driver. None of it depends
@@ -21,12 +21,14 @@ _begun: list[threading.Thread] = []
 
 
 def begin(device: torch.device) -> None:
-    """Let a thread find it, for kernels on `device`; one in a process."""
+    """Let threads find it, for kernels on `device`; once in a process."""
     with _lock:
         if not _begun:
-            made = threading.Thread(target=_find, args=(device,), name="smac-ahead", daemon=True)
-            made.start()
-            _begun.append(made)
+            for find in (_digest, _surroundings):
+                made = threading.Thread(target=find, args=(device,), name=f"smac{find.__name__}",
+                                        daemon=True)  # fmt: skip
+                made.start()
+                _begun.append(made)
 
 
 def wait() -> None:
@@ -35,21 +37,20 @@ def wait() -> None:
         thread.join()
 
 
-def _find(device: torch.device) -> None:
+def _digest(_: torch.device) -> None:
     with contextlib.suppress(Exception):
         from triton.runtime import cache
 
         triton_key.take(cache)
+
+
+def _surroundings(device: torch.device) -> None:
+    """The version of the compiler for `device`, and the driver."""
     with contextlib.suppress(Exception):
-        surroundings(device)
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler.compiler import make_backend
+        from triton.runtime import driver
 
-
-def surroundings(device: torch.device) -> None:
-    """The driver, loaded, and the version of the compiler for `device`."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler.compiler import make_backend
-    from triton.runtime import driver
-
-    major, minor = torch.cuda.get_device_capability(device)
-    make_backend(GPUTarget("cuda", 10 * major + minor, 32)).hash()
-    driver.active  # noqa: B018
+        major, minor = torch.cuda.get_device_capability(device)
+        make_backend(GPUTarget("cuda", 10 * major + minor, 32)).hash()
+        driver.active  # noqa: B018

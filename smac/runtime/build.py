@@ -46,6 +46,10 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
         i.name: x for i, x in zip(spec.inputs, values, strict=True) if x is not None
     }
     absent = frozenset(i.name for i in spec.inputs if i.name not in present)
+    device = next(iter(present.values())).device
+    target = devices.target_for(device, options.target)
+    if target == "triton" and device.type == "cuda":
+        ahead.begin(device)
     if cu_seqlens is None:
         check_levels(spec, sizes)
     levels = {}
@@ -55,13 +59,9 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     special = made.spec
     mask = build(special.contraction.L, special)
     check_lags(spec.name, mask.entry(), special, sizes)
-    device = next(iter(present.values())).device
     n = 0 if cu_seqlens is None else count(spec.name, cu_seqlens, sizes, device)
     layout = layout_for(special, n > 0) if state else None
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
-    target = devices.target_for(device, options.target)
-    if target == "triton" and device.type == "cuda":
-        ahead.begin(device)
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in {**sizes, **levels}.items()}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -21,37 +24,39 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ahead.wait()
 
 
-def nothing(_: torch.device) -> None:
+@pytest.fixture
+def cache() -> Any:
+    return pytest.importorskip("triton.runtime.cache")
+
+
+def nothing(*_: object) -> None:
     """In the place of a part that is not looked at."""
 
 
-@pytest.mark.parametrize("part", ["_digest", "_surroundings"])
-def test_who_waits_finds_it(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    may_end, ends = threading.Event(), list[torch.device]()
+@pytest.mark.parametrize(("module", "part"), [(triton_key, "take"), (ahead, "surroundings")])
+def test_who_waits_finds_it(module: Any, part: str, cache: Any,
+                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    may_end, ends = threading.Event(), list[Any]()
 
-    def find(device: torch.device) -> None:
+    def find(first: Any, *_: object) -> None:
         may_end.wait(60)
-        ends.append(device)
+        ends.append(first)
 
-    find.__name__ = nothing.__name__
-    for name in ("_digest", "_surroundings"):
-        monkeypatch.setattr(ahead, name, find if name == part else nothing)
+    monkeypatch.setattr(triton_key, "take", nothing)
+    monkeypatch.setattr(ahead, "surroundings", nothing)
+    monkeypatch.setattr(module, part, find)
     ahead.begin(GPU)
     assert not ends, "who begins goes on"
     may_end.set()
     ahead.wait()
     ahead.wait()
-    assert ends == [GPU]
+    assert ends == [cache if part == "take" else GPU]
 
 
-def test_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_in_a_process(cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = list[int]()
-    monkeypatch.setattr(ahead, "_digest", nothing)
-
-    def find(_: torch.device) -> None:
-        found.append(1)
-
-    monkeypatch.setattr(ahead, "_surroundings", find)
+    monkeypatch.setattr(triton_key, "take", lambda _: found.append(1))
+    monkeypatch.setattr(ahead, "surroundings", nothing)
     barrier = threading.Barrier(8)
 
     def call() -> None:
@@ -75,36 +80,36 @@ def test_who_began_nothing_waits_for_nothing() -> None:
     assert not ahead._begun
 
 
-def test_what_fails_is_left_to_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_is_left_to_triton(cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no error of who waits, nor one that a thread prints."""
+    failed, said = list[object](), list[object]()
+
     def fails(*_: object) -> None:
+        failed.append(1)
         raise RuntimeError("no driver")
 
     monkeypatch.setattr(triton_key, "take", fails)
     monkeypatch.setattr(torch.cuda, "get_device_capability", fails)
-    ahead._digest(GPU)
-    ahead._surroundings(GPU)
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    ahead.begin(GPU)
+    ahead.wait()
+    assert len(failed) == 2
+    assert not said
 
 
 def test_no_triton_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in sys.modules if n == "triton" or n.startswith("triton.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "triton", None)
-    ahead._digest(GPU)
-    ahead._surroundings(GPU)
+    ahead.begin(GPU)
+    assert not ahead._begun
 
 
-def test_the_digest_is_given_to_the_module_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = pytest.importorskip("triton.runtime.cache")
-    taken = list[object]()
-    monkeypatch.setattr(triton_key, "take", taken.append)
-    ahead._digest(GPU)
-    assert taken == [cache]
-
-
-def test_of_hopper_the_compiler_and_the_driver_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = pytest.importorskip("triton.backends.nvidia.compiler")
-    from triton import runtime
-
+def test_of_hopper_the_compiler_and_the_driver_are_asked(
+    cache: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia = import_module("triton.backends.nvidia.compiler")
+    driver = import_module("triton.runtime.driver")
     asked = list[object]()
 
     class Driver:
@@ -116,12 +121,32 @@ def test_of_hopper_the_compiler_and_the_driver_are_asked(monkeypatch: pytest.Mon
         asked.append(arch)
         return "12"
 
+    monkeypatch.setattr(triton_key, "take", nothing)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(runtime, "driver", Driver())
-    monkeypatch.setattr(compiler, "get_ptxas_version", version)
-    compiler.CUDABackend.hash.cache_clear()
-    try:
-        ahead._surroundings(GPU)
-    finally:
-        compiler.CUDABackend.hash.cache_clear()
+    monkeypatch.setattr(driver, "driver", Driver())
+    monkeypatch.setattr(nvidia, "get_ptxas_version", version)
+    ahead.begin(GPU)
+    ahead.wait()
     assert asked == [90, "driver"]
+
+
+def test_threads_load_nothing_of_triton() -> None:
+    """In a process that has not loaded it: all that both need is there when they start, for 3.6
+    loaded by two threads at once was half there for one of them."""
+    pytest.importorskip("triton")
+    code = (
+        "import sys, torch\n"
+        "from smac.runtime import ahead, triton_key\n"
+        "torch.cuda.get_device_capability = lambda _: (9, 0)\n"
+        "def loaded(*_): return {n for n in sys.modules if n.startswith('triton')}\n"
+        "seen = []\n"
+        "triton_key.take = lambda _: seen.append(loaded())\n"
+        "ahead.begin(torch.device('cuda', 0))\n"
+        "ahead.wait()\n"
+        "print(len(seen), sorted(loaded() - seen[0]))\n"
+        "from triton.backends.nvidia.compiler import get_ptxas_version\n"
+        "print(get_ptxas_version.cache_info().currsize)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.split("\n")[:2] == ["1 []", "1"]

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -18,14 +21,21 @@ from smac.runtime import triton_key
 
 _lock = threading.Lock()
 _begun: list[threading.Thread] = []
+#: Loaded by who begins: two threads that load Triton at once find each other's halves of it.
+_MODULES = ("triton.runtime.cache", "triton.runtime.driver", "triton.backends.compiler",
+            "triton.compiler.compiler")  # fmt: skip
 
 
 def begin(device: torch.device) -> None:
     """Let threads find it, for kernels on `device`; once in a process."""
     with _lock:
-        if not _begun:
-            for find in (_digest, _surroundings):
-                made = threading.Thread(target=find, args=(device,), name=f"smac{find.__name__}",
+        if _begun:
+            return
+        with contextlib.suppress(Exception):
+            cache, driver, backends, compiler = map(import_module, _MODULES)
+            for find in (lambda: triton_key.take(cache),
+                         lambda: surroundings(device, driver, backends, compiler)):
+                made = threading.Thread(target=_tried, args=(find,), name="smac-ahead",
                                         daemon=True)  # fmt: skip
                 made.start()
                 _begun.append(made)
@@ -37,20 +47,13 @@ def wait() -> None:
         thread.join()
 
 
-def _digest(_: torch.device) -> None:
+def _tried(find: Callable[[], None]) -> None:
     with contextlib.suppress(Exception):
-        from triton.runtime import cache
-
-        triton_key.take(cache)
+        find()
 
 
-def _surroundings(device: torch.device) -> None:
-    """The version of the compiler for `device`, and the driver."""
-    with contextlib.suppress(Exception):
-        from triton.backends.compiler import GPUTarget
-        from triton.compiler.compiler import make_backend
-        from triton.runtime import driver
-
-        major, minor = torch.cuda.get_device_capability(device)
-        make_backend(GPUTarget("cuda", 10 * major + minor, 32)).hash()
-        driver.active  # noqa: B018
+def surroundings(device: torch.device, driver: Any, backends: Any, compiler: Any) -> None:
+    """The version of the compiler for `device`, and the driver; by Triton's modules."""
+    major, minor = torch.cuda.get_device_capability(device)
+    compiler.make_backend(backends.GPUTarget("cuda", 10 * major + minor, 32)).hash()
+    driver.driver.active  # noqa: B018

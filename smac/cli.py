@@ -24,7 +24,8 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 _SIZES = "sizes of axes, as T=4096 H=32; those left out come from the spec's [sizes]"
 #: Folders of the cache, and what lies there.
 _CACHED = (("src", "rendered sources"), ("tune", "tuning results"),
-           ("checked", "programs that were right at first use"), ("mismatch", "that were wrong"))
+           ("checked", "programs that were right at first use"), ("mismatch", "that were wrong"),
+           ("templates", "kinds of compiled templates"), ("triton", "digests of Triton"))
 _SPEC = "name of a shipped spec (see smac list), or path to a .toml"
 
 

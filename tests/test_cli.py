@@ -174,6 +174,8 @@ def test_doctor_tells_versions(capsys: pytest.CaptureFixture[str]) -> None:
         assert re.search(rf"^{word} ", out, re.M)
     assert re.search(r"^  src +\d+ rendered sources$", out, re.M)
     assert re.search(r"^  checked +\d+ programs that were right at first use$", out, re.M)
+    assert re.search(r"^  templates +\d+ kinds of compiled templates$", out, re.M)
+    assert re.search(r"^  triton +\d+ digests of Triton$", out, re.M)
     assert re.search(r"^  tune +\d+ tuning results$", out, re.M)
 
 

@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 import smac
 from smac import cachefile, codegen
 from smac.masks import build
+from smac.runtime import first_use as first_uses
 from smac.runtime import self_check
 from smac.runtime.build import launcher_for
 from smac.runtime.draws import kinds
+from smac.runtime.first_use import RESULTS, FirstUse
 from smac.runtime.held import worst
 from smac.runtime.job import Job, case, lost
 from smac.runtime.launch import Launcher
-from smac.runtime.self_check import FirstUse, tiny_sizes
+from smac.runtime.self_check import Check, tiny_sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def first_use(name: str, **more: Any) -> tuple[Launcher, FirstUse]:
-    """The launcher of a small call, and its check."""
+    """The launcher of a small call, and what is done at its first use."""
     op = smac.compile(name, **{k: v for k, v in more.items() if k in ("order", "chunk")})
     spec, x = op.spec, torch.randn
     lengths = {"B": 1, "T": 40, "H": 2, "N": 8, "P": 4, "W": 40, "E": 8}
@@ -51,12 +53,17 @@ def first_use(name: str, **more: Any) -> tuple[Launcher, FirstUse]:
     return made, FirstUse.of(spec, op.options, values)
 
 
+def check_of(use: FirstUse) -> Check:
+    return Check(use.spec, use.options, use.given)
+
+
 @pytest.mark.parametrize(("name", "more"), [
     ("ssd", {"state": True}), ("retnet", {"packed": True, "state": True}), ("toeplitz", {}),
     ("linear_attention", {}), ("rwkv6", {}), ("log_linear", {}),
 ])  # fmt: skip
 def test_right_programs_pass_both_ways(cache: Path, name: str, more: dict[str, Any]) -> None:
-    launcher, check = first_use(name, **more)
+    launcher, use = first_use(name, **more)
+    check = check_of(use)
     for program in (launcher.runnable, launcher.backward_program()):
         tiny = check.tiny(launcher, program)
         assert tiny is not None
@@ -91,32 +98,43 @@ def test_a_tiny_case_is_of_the_same_kind(given: dict[str, int], chunk: int, both
 def test_what_was_right_is_not_run_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher, check = first_use("retnet")
     runs: list[str] = []
-    monkeypatch.setattr(FirstUse, "judge", lambda self, made, r, _: runs.append(r.program.name))
+    monkeypatch.setattr(Check, "judge", lambda self, made, r, _: runs.append(r.program.name))
     for _ in range(2):  # the same program on this machine, by these versions
         check(launcher, launcher.runnable)
     assert runs == ["forward"]
     check(launcher, launcher.backward_program())
     assert runs == ["forward", "backward"]
-    assert self_check.RESULTS.count() == 2
-    monkeypatch.setattr(self_check, "versions", lambda: {"triton": "another"})
+    assert RESULTS.count() == 2
+    monkeypatch.setattr(first_uses, "versions", lambda: {"triton": "another"})
     check(launcher, launcher.runnable)
     assert runs == ["forward", "backward", "forward"]
+
+
+def test_what_is_known_to_be_right_loads_no_check(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, check = first_use("retnet")
+    monkeypatch.setattr(Check, "judge", lambda *_: None)
+    check(launcher, launcher.runnable)
+    monkeypatch.delitem(sys.modules, "smac.runtime.self_check")
+    check(launcher, launcher.runnable)
+    assert "smac.runtime.self_check" not in sys.modules
 
 
 def test_it_can_be_turned_off(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launcher, check = first_use("retnet")
     monkeypatch.setenv("SMAC_SELF_CHECK", "0")
-    monkeypatch.setattr(FirstUse, "judge", lambda *_: pytest.fail("checked"))
+    monkeypatch.setattr(Check, "judge", lambda *_: pytest.fail("checked"))
     check(launcher, launcher.runnable)
-    assert self_check.RESULTS.count() == 0, "what was not checked is not known to be right"
+    assert RESULTS.count() == 0, "what was not checked is not known to be right"
 
 
 def test_nothing_is_checked_while_a_graph_is_captured(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher, check = first_use("retnet")
-    monkeypatch.setattr(self_check, "capturing", lambda: True)
-    monkeypatch.setattr(FirstUse, "judge", lambda *_: pytest.fail("checked"))
+    monkeypatch.setattr(first_uses, "capturing", lambda: True)
+    monkeypatch.setattr(Check, "judge", lambda *_: pytest.fail("checked"))
     check(launcher, launcher.runnable)
 
 
@@ -167,7 +185,7 @@ def test_a_mismatch_is_loud_and_leaves_a_file_that_shows_it(
         f"P=4. This is a bug of the compiler or of SMAC: please report it with {path}, which shows "
         "it. Until then compile with target='torch' or another order; SMAC_SELF_CHECK=0 runs the "
         "kernels as they are")  # fmt: skip
-    assert self_check.RESULTS.count() == 0
+    assert RESULTS.count() == 0
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert re.search(r"^output 0 +rms error 5.0e-01 of its size  WRONG$", done.stdout, re.M)
@@ -183,7 +201,8 @@ def test_the_file_draws_what_the_check_drew(cache: Path) -> None:
     from smac.runtime.job import Job, case
     from smac.runtime.mismatch import reproducer
 
-    launcher, check = first_use("ssd")
+    launcher, use = first_use("ssd")
+    check = check_of(use)
     job = Job(str(check.spec), {}, {"B": 2, "T": 40, "H": 2, "G": 1, "N": 8, "P": 4},
               dict.fromkeys(check.given, "bfloat16"), "cpu")  # fmt: skip
     made = case(job)
@@ -233,7 +252,8 @@ def test_what_is_lost_is_asked_for_where_a_check_fails(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both ways, and outputs that are several; a launcher that is wrong stays wrong."""
-    launcher, check = first_use("ssd")
+    launcher, use = first_use("ssd")
+    check = check_of(use)
     tiny = check.tiny(launcher, launcher.runnable)
     assert tiny is not None
     assert lost(tiny.case).keys() == {"y"}

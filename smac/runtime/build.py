@@ -13,6 +13,7 @@ from torch import Tensor
 from smac.errors import PlanError
 from smac.expr import Expr, Index, Size, names, walk
 from smac.levels import Expanded, expand, levels_of, planned_levels
+from smac.runtime import ahead
 from smac.runtime import device as devices
 from smac.runtime.launch import Cell, Launcher
 from smac.runtime.options import Options
@@ -25,7 +26,6 @@ from smac.runtime.validate import (
     id_inputs,
     operand_dtype,
 )
-from smac.runtime.warm import prepare
 from smac.spec import Spec, specialise
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
         i.name: x for i, x in zip(spec.inputs, values, strict=True) if x is not None
     }
     absent = frozenset(i.name for i in spec.inputs if i.name not in present)
+    device = next(iter(present.values())).device
+    target = devices.target_for(device, options.target)
+    if target == "triton" and device.type == "cuda":
+        ahead.begin(device)
     if cu_seqlens is None:
         check_levels(spec, sizes)
     levels = {}
@@ -55,13 +59,9 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     special = made.spec
     mask = build(special.contraction.L, special)
     check_lags(spec.name, mask.entry(), special, sizes)
-    device = next(iter(present.values())).device
     n = 0 if cu_seqlens is None else count(spec.name, cu_seqlens, sizes, device)
     layout = layout_for(special, n > 0) if state else None
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
-    target = devices.target_for(device, options.target)
-    if target == "triton" and device.type == "cuda":
-        prepare()
 
     def make(backward: bool) -> Plan:
         planning = {a: max(n, 1) for a, n in {**sizes, **levels}.items()}

@@ -4,7 +4,7 @@ A file holds its whole key beside the value, so that a file that was moved, a di
 and a version that changed are misses. Processes that write at once each write a whole file.
 
 Non-goals: how files are written and read (smac/cachefile.py), what values mean (tune.py,
-self_check.py).
+first_use.py).
 """
 
 from __future__ import annotations

@@ -5,9 +5,11 @@ Non-goals: no rates (plan/devices.py has the table). No silent fallback: what ca
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -115,3 +117,21 @@ def dtype_named(name: str | torch.dtype) -> str:
             f"dtype: found {text!r}; expected one of float16, bfloat16, float32, float64"
         )
     return text
+
+
+def versions() -> dict[str, str]:
+    """Of what compiles and runs kernels."""
+
+    def of(package: str) -> str:
+        with contextlib.suppress(PackageNotFoundError):
+            return version(package)
+        return ""
+
+    return {"torch": torch.__version__, "triton": of("triton")}
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name; of a CPU, its kind and how many threads torch has."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {os.uname().machine}, {torch.get_num_threads()} threads"

@@ -18,6 +18,7 @@ from smac.plan.devices import device_row
 from smac.runtime import device as devices
 from smac.runtime import module
 from smac.runtime.build import launcher_for, layout_for, planned, prepared, sizes_for
+from smac.runtime.first_use import FirstUse
 from smac.runtime.launch import Launcher
 from smac.runtime.library import text_of, traced
 from smac.runtime.options import Options
@@ -256,8 +257,6 @@ class Op:
             made = launcher_for(self.spec, self.options, self._signature, values, state, step,
                                 cu_seqlens, None if step else self._tuner(values))  # fmt: skip
             if made.compiled:
-                from smac.runtime.self_check import FirstUse
-
                 made.before_use(FirstUse.of(self.spec, self.options, values))
             while len(self._launchers) >= CACHED:
                 self._launchers.pop(next(iter(self._launchers)))

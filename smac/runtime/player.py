@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from smac.runtime import ahead
 from smac.runtime.direct import Direct
 from smac.runtime.record import record
 from smac.runtime.tape import ALIGNED, Made, Moved, Tape
@@ -69,6 +70,7 @@ class Player:
                 return self.function(*tensors)
         if tape is not None:
             return self.function(*tensors)
+        ahead.wait()
         made, found = record(self.function, tensors, direct)
         with self._lock:
             while len(self._tapes) >= TAPES:

@@ -1,12 +1,12 @@
-"""First use of an op on a GPU: kernels compiled at once, and held once to the torch target.
+"""Kernels compiled at once, and held once to the torch target, on a tiny case.
 
 Compilers have miscompiled single patterns in silence. So kernels that this machine has not run
 before run on a tiny random case of the caller's kind, of the same classes of sizes (so that it
-takes few kernels of its own), and are held to PyTorch code in float64. What was right is remembered
-by source, device and versions; what is wrong is a CodegenError, with a file that shows it.
-SMAC_SELF_CHECK=0 turns the check off.
+takes few kernels of its own), and are held to PyTorch code in float64. What is wrong is a
+CodegenError, with a file that shows it. SMAC_SELF_CHECK=0 turns the check off.
 
-Non-goals: precision (smac.check), other shapes than the caller's kind, the torch target.
+Non-goals: what is known to be right (first_use.py), precision (smac.check), other shapes than the
+caller's kind, the torch target.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,14 +24,12 @@ from torch import Tensor
 from smac.errors import CodegenError, PlanError
 from smac.plan.space import replanned
 from smac.runtime.build import planned
-from smac.runtime.cache import Key, Remembered
-from smac.runtime.device import capturing
+from smac.runtime.device import device_name, versions
 from smac.runtime.held import tolerance
 from smac.runtime.job import Case, Job, case, lost, misfit, truth
 from smac.runtime.mismatch import reproducer, write
 from smac.runtime.options import Options
-from smac.runtime.tune import device_name, versions
-from smac.runtime.warm import compiling, without_memory
+from smac.runtime.warm import compiling
 from smac.spec import Spec
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from smac.runtime.launch import Launcher, Runnable
 
 log = logging.getLogger("smac")
-RESULTS = Remembered("checked", {"name": str, "program": str})
 VARIABLE = "SMAC_SELF_CHECK"
 #: Rows of a chunk at least, for the tiny case: of one token too.
 ROWS = 64
@@ -55,35 +52,26 @@ class Tiny:
 
 
 @dataclass(frozen=True)
-class FirstUse:
+class Check:
     """For launchers of `spec`: `given`, the call's inputs by name, without their memory."""
 
     spec: Spec
     options: Options
     given: Mapping[str, Tensor]
 
-    @staticmethod
-    def of(spec: Spec, options: Options, values: tuple[Any, ...]) -> FirstUse:
-        """For a call with these inputs, in the spec's order."""
-        names = (i.name for i in spec.inputs)
-        return FirstUse(spec, options, {n: without_memory(x) for n, x in
-                                        zip(names, values, strict=True) if x is not None})
-
-    def __call__(self, launcher: Launcher, runnable: Runnable) -> None:
-        """Compile `runnable`, a program of `launcher`, and check it, unless that has been done.
+    def __call__(self, launcher: Launcher, runnable: Runnable) -> bool:
+        """Compile `runnable`, a program of `launcher`, and check it; whether it could be checked.
 
         Raises CodegenError where its results are wrong."""
-        key = _key(launcher, runnable)
-        if capturing() or RESULTS.read(key) is not None:
-            return
         wanted, tiny = os.environ.get(VARIABLE, "1") != "0", None
         with compiling(quiet=True) if launcher.compiled else nullcontext():
             launcher.compile(runnable, self._tensors(launcher))
             if wanted:
                 tiny = self.tiny(launcher, runnable)
-        if tiny is not None:
-            self.judge(launcher, runnable, tiny)
-            RESULTS.write(key, {"name": self.spec.name, "program": runnable.program.name})
+        if tiny is None:
+            return False
+        self.judge(launcher, runnable, tiny)
+        return True
 
     def judge(self, launcher: Launcher, runnable: Runnable, tiny: Tiny) -> None:
         """Hold the tiny case to the torch target; CodegenError where it is off, and by more than a
@@ -186,11 +174,6 @@ def _like(plan: Plan) -> Callable[[Plan], Plan]:
         return replace(found, chosen=replace(found.chosen, segment=plan.chosen.segment))
 
     return choose
-
-
-def _key(launcher: Launcher, runnable: Runnable) -> Key:
-    return {"source": runnable.source.digest, "device": device_name(launcher.cell.device),
-            **versions()}  # fmt: skip
 
 
 def tiny_sizes(sizes: Mapping[str, int], chunk: int, groups: tuple[str, ...],

@@ -9,15 +9,12 @@ Non-goals: which configurations (plan/space.py), what happens to one (trial.py),
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +27,7 @@ from smac.plan.words import duration
 from smac.progress import Progress
 from smac.runtime.cache import Key, Remembered
 from smac.runtime.children import Result, drive
+from smac.runtime.device import device_name, versions
 from smac.runtime.job import Job
 from smac.runtime.options import Options
 from smac.spec import Spec
@@ -115,24 +113,6 @@ def key(plan: Plan, options: Options, device: torch.device) -> Key:
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Of what compiles and runs kernels."""
-
-    def of(package: str) -> str:
-        with contextlib.suppress(PackageNotFoundError):
-            return version(package)
-        return ""
-
-    return {"torch": torch.__version__, "triton": of("triton")}
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name; of a CPU, its kind and how many threads torch has."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} {os.uname().machine}, {torch.get_num_threads()} threads"
-
-
 def compiles(plan: Plan, device: torch.device) -> bool:
     """Whether a plan's kernels go through a compiler."""
     return plan.request.target == "triton" and device.type == "cuda"

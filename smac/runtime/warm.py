@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from smac.runtime import ahead
 
 if TYPE_CHECKING:
     from smac.runtime.launch import Runnable
@@ -42,20 +43,6 @@ def compiling(quiet: bool = False) -> Iterator[None]:
         yield
 
 
-@cache
-def prepare() -> None:
-    """Let Triton take the digest of itself, which its cache is keyed by, in a thread: that is a
-    good part of what a process with all kernels cached waits for."""
-
-    def digest() -> None:
-        with contextlib.suppress(ImportError, AttributeError):
-            from triton.runtime.cache import triton_key
-
-            triton_key()
-
-    threading.Thread(target=digest, daemon=True).start()
-
-
 class Compiler:
     """Stands where a kernel stood, and compiles what would have been launched."""
 
@@ -75,6 +62,7 @@ def compile_for(runnable: Runnable, arguments: Sequence[Tensor], device: torch.d
     """Compile all that the program launches on `arguments`, which are on device "meta"."""
     function = runnable.function
     assert isinstance(function, FunctionType)
+    ahead.wait()
     names = {n: Compiler(f) for n, f in function.__globals__.items() if hasattr(f, "warmup")}
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         FunctionType(function.__code__, {**function.__globals__, **names})(*arguments)

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import templates_of
 from jobs import CASES, CORE, SIZES, job, kernels_for
+from real_triton import hold
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = ROOT / ".aot36"
@@ -169,3 +170,8 @@ def test_every_template_is_compiled_for_every_target() -> None:
             op.source("triton", dtype="bfloat16", device="h100", T=SIZES["T"])
         found |= {template[k] for k in kernels}
     assert found == templates_of.with_kernels()
+
+
+def test_the_digest_of_the_other_triton_is_remembered(tmp_path: Path) -> None:
+    """The installed one: tests/test_triton_key.py."""
+    assert hold([str(other_triton())], tmp_path) == "3.6.0"

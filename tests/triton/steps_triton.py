@@ -65,6 +65,12 @@ def slot(state: State) -> State:
     return replace(state, S=pool[..., 1])
 
 
+def parted(state: State) -> State:
+    """S and z that do not lie side by side."""
+    assert state.z is not None
+    return replace(state, S=torch.empty_like(state.S), z=torch.empty_like(state.z))
+
+
 def low(state: State) -> State:
     """Another type."""
     return replace(state, S=state.S.float())
@@ -131,7 +137,7 @@ def apart(spec: str) -> dict[str, Any]:
     wrong += int(not torch.equal(got, y) or got.grad_fn is None)
     wrong += int(not torch.equal(state, due.S))
     try:
-        op.step(state.detach(), **row, out_state=torch.ones(1, 4, 3, 2).expand(2, 4, 3, 2))
+        op.step(state.detach(), **row, out_state=due.S[:1].expand(2, 4, 3, 2))
         wrong += 1
     except RuntimeError as e:
         wrong += "more than one element" not in str(e)
@@ -149,6 +155,7 @@ def main() -> None:
         say(f"{spec} same", steps(spec, same))
     for spec in ("ssd", "linear_attention"):
         say(f"{spec} other", steps(spec, other))
+    say("linear_attention parted", steps("linear_attention", parted))
     say("ssd slot", steps("ssd", slot))
     say("ssd low", steps("ssd", low))
     say("ssd chunked same", steps("ssd", same, "chunked"))

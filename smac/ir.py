@@ -10,7 +10,8 @@ state by itself, a `Join` makes of that the states that enter them, and the walk
 
 Names: a read of Y's gradients goes to "d.Q", "d.K", "d.V"; a value v of the mask gets "d.v"; the
 cotangent of an output y is the buffer "d.y", the gradient of an input x the buffer "grad.x". States
-are "state.S0" and "state.ST" (before and after), "state.dST" and "state.dS0" (their gradients), and
+are "state.S0" and "state.ST" (before and after; `Program.in_place` says whether they may be one
+memory), "state.dST" and "state.dS0" (their gradients), and
 "state.last" and "state.last_out" (the id of the last token before, and of the last token);
 "state.pos" (how many tokens came before) is there where a kernel's expressions read `index(T)`.
 
@@ -315,3 +316,14 @@ class Program:
             if b.name == name:
                 return b
         raise KeyError(name)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether "state.ST" may be the memory of "state.S0": all that reads the state before is
+        the walk over tokens that writes the state after, and each part of a walk has read all of
+        its own before it writes there."""
+        joins = [s for s in self.steps if isinstance(s, Join)]
+        carries = [(s.kind, c) for s in self.steps if isinstance(s, Kernel) for c in s.carries]
+        before = [(kind, c) for kind, c in carries if "state.S0" in (c.initial, c.enters)]
+        return not joins and all(kind == "recurrent" and c.final == "state.ST"
+                                 for kind, c in before) and len(before) == 1  # fmt: skip

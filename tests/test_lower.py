@@ -60,6 +60,18 @@ def test_ssd_forward_with_a_state() -> None:
     assert roles(made, "output") == {"y": "B T H P"}
 
 
+@pytest.mark.parametrize(
+    ("name", "order", "state", "due"),
+    [("ssd", "linear", True, True), ("linear_attention", "linear", True, True),
+     ("ssd", "chunked", True, False), ("log_linear", "chunked", True, False),
+     ("ssd", "linear", False, False), ("ssd", "quadratic", False, False)],
+)  # fmt: skip
+def test_only_a_walk_over_tokens_may_work_in_place(name: str, order: str, state: bool,
+                                                   due: bool) -> None:
+    assert forward(plan(name, order, state=state, target="triton")).in_place is due
+    assert not backward(plan(name, order, state=state, target="triton", back=True)).in_place
+
+
 def test_ssd_backward_saves_states_then_reads_all_in_one_reverse_walk() -> None:
     made = backward(plan("ssd", "chunked", state=True))
     first, main = kernels(made)

@@ -16,7 +16,7 @@ from smac.codegen.triton_host import HOST_HELPERS
 from smac.codegen.triton_kernel import TILE_HELPERS, wrap
 from smac.codegen.triton_packed import LENGTHS
 from smac.codegen.triton_steps import add_step
-from smac.codegen.triton_wrapper import Function, Host, arguments, layout_of, results
+from smac.codegen.triton_wrapper import Function, Host, arguments, layout_of, places, results
 from smac.ir import SEQ, Kernel, Program, Scan
 
 #: Helpers that helpers call.
@@ -85,6 +85,7 @@ def _function(h: Host) -> Function:
     """The wrapper's text: sizes and types first, then its steps."""
     p = h.program
     takes = [h.variables[b.name] for b in arguments(p)]
+    may = [f"{h.variables[b.name]}=None" for b in places(p)]
     body = "\n".join(h.lines)
     head = [f"device = {takes[0]}.device"] if takes else []
     types = operand_inputs(p)
@@ -103,7 +104,7 @@ def _function(h: Host) -> Function:
     named = sorted(set(re.findall(r"\bn_([A-Za-z]\w*)", body)) - {"diagonals"})
     head += [f"n_{a} = {_size(h, a)}" for a in named]
     about = {"forward": "Outputs, then final states.", "backward": "Gradients, then of the state."}
-    return Function(p.name, about.get(p.name, p.name), tuple(takes), (*head, *h.lines),
+    return Function(p.name, about.get(p.name, p.name), (*takes, *may), (*head, *h.lines),
                     tuple(h.variables[b.name] for b in results(p)))  # fmt: skip
 
 

@@ -227,6 +227,7 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     side_k: Frame = {"T": t, kept: Ix("o_k", 1, "m_k", 0, "BK")}
     out: Frame = {"T": t, kept: Ix("o_k", 0, "m_k", 0, "BK")}
     x = sides_texts(contracted, kept, tail, carry.reverse)
+    x["in_place"] = carry.initial is not None and carry.final is not None
     bare = Carry(carry.name, carry.left, carry.right)
     x["lanes"] = [
         {"n": str(i or ""), "late": lane.late, "keeps": lane.keeps,

@@ -121,11 +121,12 @@ class Host:
 
     def allocate(self, name: str, dtype: str, shape: list[str] | None = None,
                  fill: str = "empty") -> None:  # fmt: skip
-        """`x = torch.empty(…)` for the tensor `name`."""
+        """`x = torch.empty(…)` for the tensor `name`, unless the caller has brought it."""
         sizes = shape or [self.size(a, name) for a in self.known[name].axes]
         text = ", ".join(sizes) + ("," if len(sizes) == 1 else "")
-        self.lines.append(f"{self.variables[name]} = torch.{fill}(({text}), dtype={dtype}, "
-                          "device=device)")  # fmt: skip
+        line = f"{self.variables[name]} = torch.{fill}(({text}), dtype={dtype}, device=device)"
+        brought = any(b.name == name for b in places(self.program))
+        self.lines += [f"if {self.variables[name]} is None:", f"    {line}"] if brought else [line]
         self.made.add(name)
 
     def ensure(self, name: str) -> None:
@@ -239,6 +240,12 @@ def finals(p: Program) -> frozenset[str]:
     carried |= {s.final for s in p.steps if isinstance(s, Join) and s.final}
     states = {b.name for b in p.buffers if b.role == "state"}
     return frozenset(carried | {n for n in states if n.endswith("_out")})
+
+
+def places(p: Program) -> tuple[Buffer, ...]:
+    """Results that go where the caller says, if he does: the last state."""
+    out = finals(p)
+    return tuple(b for b in p.buffers if b.name == "state.ST" and b.name in out)
 
 
 def layout_of(p: Program) -> Layout:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -20,8 +20,9 @@ from smac.plan.digits import few_digits, most_tokens
 from smac.runtime.autograd import differentiable
 from smac.runtime.device import capturing, interpreted
 from smac.runtime.module import load
+from smac.runtime.places import free
 from smac.runtime.player import player
-from smac.runtime.state import BUFFERS, Layout
+from smac.runtime.state import BUFFERS, Layout, State
 from smac.runtime.views import Place, Routes, Stack, View, given_back, taken
 from smac.runtime.warm import compile_for, without_memory
 
@@ -134,6 +135,7 @@ class Launcher:
 
     def __init__(self, cell: Cell, plan: Plan, plan_backward: Callable[[], Plan],
                  precision: str) -> None:  # fmt: skip
+        from smac.codegen.triton_wrapper import places
         from smac.lower import forward
 
         self.cell, self.plan, self.name = cell, plan, cell.name
@@ -146,39 +148,59 @@ class Launcher:
         self._outputs = tuple(b for b in self.runnable.program.buffers if b.role == "output")
         lengths = ("cu_seqlens",) if cell.sequences else ()
         states = () if cell.layout is None else cell.layout.buffers
-        places = {n: i for i, n in enumerate((*cell.declared, *lengths, *states))}
-        places |= {n: places[owner] for owner, n, _, _ in cell.passed()}
+        at = {n: i for i, n in enumerate((*cell.declared, *lengths, *states))}
+        at |= {n: at[owner] for owner, n, _, _ in cell.passed()}
         self._moved = {n: v for n, v in views.items() if not v.plain}
-        self._arguments = tuple((places[n], self._moved.get(n)) for n in self.runnable.reads())
+        self._arguments = tuple((at[n], self._moved.get(n)) for n in self.runnable.reads())
         self._index = cell.device.index if cell.device.type == "cuda" else None
         self._most = most_tokens(plan.request) if cell.layout is not None else None
         self._most_back: int | None = None
+        self._places = self.target == "triton" and bool(places(self.runnable.program))
+        self._in_place = self.runnable.program.in_place
         self.backward_plan: Plan | None = None
         self._backward: Runnable | None = None
         self._first_use: FirstUse | None = None
         self._lock = threading.Lock()
 
-    def run(self, tensors: list[Tensor], given: object, want: bool) -> Any:
+    def run(self, tensors: list[Tensor], given: object, want: bool, out: object = None) -> Any:
         """Outputs (a tensor, or a tuple), paired with a State when `want`.
 
-        `tensors`: the inputs, then cu_seqlens where there are packed sequences."""
+        `tensors`: the inputs, then cu_seqlens where there are packed sequences. `out`: a State (or
+        S) that the caller has for the last one; where that is written to, S and z are its own."""
         cell, layout = self.cell, self.cell.layout
         pos: int | Tensor = 0
         if layout is not None:
             entering, pos = self.entering(given)
             tensors = [*tensors, *entering]
             self.reach(pos)
+        target, place = State(out) if isinstance(out, Tensor) else out, None
         if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
             self.backward_program()
             self.reach(pos, back=True)
             made = differentiable(self, tensors)
         else:
-            made = self.forward(tensors)
+            place = self._place(target, tensors) if isinstance(target, State) else None
+            made = self.forward(tensors, place)
         n = len(self._outputs)
         y = made[0] if n == 1 else made[:n]
         if not want or layout is None:
             return y
-        return y, layout.split(made[n:], pos + cell.sizes["T"])
+        last = layout.split(made[n:], pos + cell.sizes["T"])
+        if place is not None and isinstance(target, State):
+            last = replace(last, S=target.S, z=target.z if layout.normalised else None)
+        return y, last
+
+    def _place(self, target: State, tensors: Sequence[Tensor]) -> Tensor | None:
+        """Where the program may leave the last state, so that S and z of `target` are it."""
+        cell, layout = self.cell, self.cell.layout
+        if not self._places or layout is None or cell.empty:
+            return None
+        found = layout.place(target, cell.state_sizes, cell.acc, cell.device)
+        if found is None or found.requires_grad or (
+                not free(found, tensors, cell.first_state, self._in_place)):  # fmt: skip
+            return None
+        torch.autograd.graph.increment_version(found)  # who keeps it for a backward is told so
+        return found
 
     def entering(self, given: object) -> tuple[tuple[Tensor, ...], int | Tensor]:
         """State buffers for what the caller gave (None: zeros), and the tokens before it.
@@ -227,13 +249,15 @@ class Launcher:
             raise PlanError(f"{self.name}: a sequence cannot be continued to {end} tokens: the "
                             f"{plan.order} order {few_digits(plan.request, end)}")  # fmt: skip
 
-    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The forward program on present inputs and state buffers, in the caller's layout."""
+    def forward(self, tensors: Sequence[Tensor], place: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The forward program on present inputs and state buffers, in the caller's layout; the last
+        state goes to the buffer `place` if there is one."""
         cell = self.cell
         if cell.empty:
             states = tensors[cell.first_state :]
             return (*(self._nothing(b) for b in self._outputs), *(x.clone() for x in states))
-        made = self._call(self.runnable, taken(self._arguments, tensors))
+        args = taken(self._arguments, tensors)
+        made = self._call(self.runnable, args if place is None else [*args, place])
         n = len(self._outputs)
         outputs = made[:n]
         if cell.step:

@@ -87,12 +87,14 @@ class Op:
 
         `state`: from `init_state`, `return_state` or a step before. Inputs come without their T
         axis. `out_state`: a state that is overwritten (its tensors where they are, its `pos` too)
-        and returned; may be `state`. A CUDA graph of a step counts on where `pos` is a tensor.
+        and returned; may be `state`. On triton the kernels write there, without a copy, where no
+        gradients are recorded and it lies as they can: apart from all inputs, and from `state` or
+        exactly where that is. A CUDA graph of a step counts on where `pos` is a tensor.
         """
         if torch.compiler.is_compiling():
             y, new = traced(self, self._signature.bind(args, inputs), state, True, None, True)
         else:
-            y, new = self._run(self._bind(args, inputs), state, True, None, True)
+            y, new = self._run(self._bind(args, inputs), state, True, None, True, out_state)
         return y, new if out_state is None else write(out_state, new)
 
     def init_state(self, *, dtype: str | torch.dtype = "float32",
@@ -233,14 +235,14 @@ class Op:
         return self._signature.bind(args, inputs)
 
     def _run(self, values: tuple[Any, ...], given: Any, want: bool, cu_seqlens: Any,
-             step: bool) -> Any:  # fmt: skip
+             step: bool, out: Any = None) -> Any:  # fmt: skip
         """The call, by its launcher."""
         launcher = self._find(values, want or given is not None, step, cu_seqlens)
         tensors = [x for x in values if x is not None]
         if cu_seqlens is not None:
             check_values(self.spec.name, cu_seqlens, launcher.cell.sizes["T"])
             tensors.append(cu_seqlens)
-        return launcher.run(tensors, given, want)
+        return launcher.run(tensors, given, want, out)
 
     def _find(self, values: tuple[Any, ...], state: bool, step: bool,
               cu_seqlens: Any = None) -> Launcher:  # fmt: skip

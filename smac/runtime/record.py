@@ -183,12 +183,15 @@ class _Recorder(TorchFunctionMode):
         if self._why:
             return self._why
         steps = self._needed(set(final))
+        brought = any(slot < self._count for slot in final)
+        if brought:  # perhaps in place, which is not done twice: nothing may fail once it has begun
+            steps.sort(key=lambda s: not (isinstance(s, Called) and _allocates(s)))
         launched = {s for step in steps if isinstance(step, Launched) for s in step.reads()}
         seen = {s for step in steps if isinstance(step, Called) for s in step.reads()} | set(final)
         offsets, scratch = [], 0
         for step in steps.copy():
             slot = step.made[0] if isinstance(step, Called) and step.made else 0
-            if (isinstance(step, Called) and step.function is torch.empty_strided
+            if (isinstance(step, Called) and _allocates(step)
                     and slot not in seen and self._facts[slot][0] <= LARGEST):  # fmt: skip
                 offsets.append((slot, scratch))
                 scratch += -(-self._facts[slot][0] // PIECE) * PIECE
@@ -196,6 +199,9 @@ class _Recorder(TorchFunctionMode):
         for step in steps:
             if isinstance(step, Called):
                 step.pointed = tuple((s, self._facts[s][1]) for s in step.made if s in launched)
+        begun = [i for i, step in enumerate(steps) if isinstance(step, Launched)][:1]
+        if brought and any(isinstance(x, Called) and x.pointed for x in steps[sum(begun) :]):
+            return "it writes where the caller says before it has all of its memory"
         return Tape(tuple(steps), final, len(self._facts) - self._count, scratch, tuple(offsets),
                     self._device)  # fmt: skip
 
@@ -211,6 +217,10 @@ class _Recorder(TorchFunctionMode):
             later = later | reads
             steps.append(step)
         return steps[::-1]
+
+
+def _allocates(step: Called) -> bool:
+    return step.function is torch.empty_strided
 
 
 def _name(func: Any) -> str:

@@ -114,17 +114,37 @@ class Layout:
             buffers.append(torch.zeros((), dtype=torch.int64, device=device))
         return tuple(buffers)
 
-    def join(self, state: State) -> tuple[Tensor, ...]:
-        """The buffers (S0, last, pos) that hold a checked `state`."""
+    def place(self, state: State, sizes: Mapping[str, int], dtype: torch.dtype,
+              device: torch.device) -> Tensor | None:  # fmt: skip
+        """The buffer whose parts are S and z where they lie; None where there is none like that."""
         S, z = state.S, state.z
+        if S.shape != self._public(sizes)[1] or S.dtype != dtype or S.device != device:
+            return None
+        if not self.normalised:
+            return self._whole(S)
+        return None if z is None else beside(*self._both(S, z))
+
+    def _whole(self, S: Tensor) -> Tensor:
+        """S with all axes of the buffer."""
         for dim in self._dropped():
             S = S.unsqueeze(dim)
+        return S
+
+    def _both(self, S: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """S with all axes of the buffer, z with all but P."""
+        for dim in self._dropped():
+            z = z.unsqueeze(dim) if self.axes[dim] != "P" else z
+        return self._whole(S), z
+
+    def join(self, state: State) -> tuple[Tensor, ...]:
+        """The buffers (S0, last, pos) that hold a checked `state`."""
         if self.normalised:
-            assert z is not None
-            for dim in self._dropped():
-                z = z.unsqueeze(dim) if self.axes[dim] != "P" else z
-            S = torch.cat([S, z.unsqueeze(-1)], -1)
-        buffers = [S]
+            assert state.z is not None
+            S, z = self._both(state.S, state.z)
+            seen = beside(S, z)
+            buffers = [torch.cat([S, z.unsqueeze(-1)], -1) if seen is None else seen]
+        else:
+            buffers = [self._whole(state.S)]
         if self.ids is not None:
             assert state.last is not None
             buffers.append(state.last)
@@ -132,7 +152,7 @@ class Layout:
             pos = state.pos
             assert pos is not None
             if not isinstance(pos, Tensor):
-                pos = torch.full((), pos, dtype=torch.int64, device=S.device)
+                pos = torch.full((), pos, dtype=torch.int64, device=state.S.device)
             buffers.append(pos)
         return tuple(buffers)
 
@@ -208,8 +228,22 @@ class Layout:
             raise LaunchError(f"{name}: expected device {device} (as the inputs), got {x.device}")
 
 
+def beside(S: Tensor, z: Tensor) -> Tensor | None:
+    """The tensor whose last column along P is z, the others S: what `split` makes is seen as it
+    was. None where they do not lie so, or where gradients would miss one of the two."""
+    tracked = torch.is_grad_enabled() and (S.requires_grad or z.requires_grad)
+    if tracked or torch._C._are_functorch_transforms_active() or S.shape[:-1] != z.shape:
+        return None
+    n, step = S.shape[-1], S.stride(-1)
+    there = (S.dtype == z.dtype and S.stride()[:-1] == z.stride()
+             and S.untyped_storage().data_ptr() == z.untyped_storage().data_ptr()
+             and S.storage_offset() + n * step == z.storage_offset())  # fmt: skip
+    return S.as_strided((*S.shape[:-1], n + 1), S.stride()) if there else None
+
+
 def write(out: object, new: State) -> State:
-    """Copy `new` into the tensors of `out` (a State, or a tensor S where S is all); LaunchError."""
+    """Copy `new` into the tensors of `out` (a State, or a tensor S where S is all), but for those
+    that are there already; LaunchError."""
     alone = new.z is None and new.last is None and new.pos is None
     target = State(out) if isinstance(out, Tensor) and alone else out
     if not isinstance(target, State):
@@ -222,7 +256,8 @@ def write(out: object, new: State) -> State:
             found = "nothing" if place is None else f"shape {tuple(place.shape)}"
             raise LaunchError(f"out_state.{field}: expected shape {tuple(source.shape)}, got "
                               f"{found}")  # fmt: skip
-        place.copy_(source)
+        if place is not source:
+            place.copy_(source)
     if isinstance(target.pos, Tensor) and new.pos is not None:
         target.pos.copy_(torch.as_tensor(new.pos))
     elif new.pos is not None:  # as if it were a tensor: who keeps `out` alone goes on from here

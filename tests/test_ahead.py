@@ -7,12 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from smac.runtime import ahead, triton_key
+from smac.runtime.warm import compile_for
 
 GPU = torch.device("cuda", 1)
 
@@ -150,3 +152,13 @@ def test_threads_load_nothing_of_triton() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True,
                           text=True, check=True)  # fmt: skip
     assert done.stdout.split("\n")[:2] == ["1 []", "1"]
+
+
+def test_what_is_compiled_ahead_is_called_as_the_program_is() -> None:
+    """With the defaults of its arguments, and each kernel asked to compile for its grid."""
+    asked: list[tuple[Any, ...]] = []
+    kernel = SimpleNamespace(warmup=lambda *args, grid: asked.append((*args, grid)))
+    names: dict[str, Any] = {"kernel": kernel}
+    exec("def forward(x, state_ST=None):\n    kernel[(3,)](x, state_ST)", names)
+    compile_for(SimpleNamespace(function=names["forward"]), ["x"], torch.device("cpu"))  # type: ignore
+    assert asked == [("x", None, (3,))]

@@ -46,11 +46,11 @@ def test_the_planner_holds_what_specs_expect(name: str, backward: bool) -> None:
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_ssd_crosses_from_quadratic_to_chunked(backward: bool) -> None:
-    assert plan("ssd", sizes={"T": 64}, backward=backward).order == "quadratic"
+    assert plan("ssd", sizes={"T": 32}, backward=backward).order == "quadratic"
     assert plan("ssd", sizes={"T": 8192}, backward=backward).order == "chunked"
     where = crossover(load("ssd"), dtype="bfloat16", device="h100", backward=backward)
     assert where is not None
-    assert 64 < where <= 8192
+    assert 32 < where <= 8192
     before, after = ({"T": where - 16}, {"T": where})
     assert plan("ssd", sizes=before, backward=backward).order == "quadratic"
     assert plan("ssd", sizes=after, backward=backward).order != "quadratic"

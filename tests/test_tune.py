@@ -105,9 +105,9 @@ def test_a_plans_tiles_reach_the_source_and_explain() -> None:
                 (plan, replace(plan, tiles=Tiles(128, 8, 2))))  # fmt: skip
     assert "num_warps=8," in cut
     assert "num_warps=8," not in own
-    assert "num_stages=min(stages(op, rows(64, op), width(n_N, op), columns(n_P, op)), 2)," in cut
+    assert "num_stages=min(stages(op, rows(32, op), width(n_N, op), columns(n_P, op)), 2)," in cut
     assert "        return min(width(n, dtype), 128)" in cut
-    assert "64, 128 columns, 8 warps, 2 stages: " not in plan.explain()
+    assert "32, 128 columns, 8 warps, 2 stages: " not in plan.explain()
     told = " ".join(replace(plan, tiles=Tiles(128, 8, 2)).explain().split())
     assert "schedule sweep, 128 columns, 8 warps, 2 stages: " in told
 

@@ -65,7 +65,9 @@ def compile_for(runnable: Runnable, arguments: Sequence[Tensor], device: torch.d
     ahead.wait()
     names = {n: Compiler(f) for n, f in function.__globals__.items() if hasattr(f, "warmup")}
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        FunctionType(function.__code__, {**function.__globals__, **names})(*arguments)
+        compiling = FunctionType(function.__code__, {**function.__globals__, **names},
+                                 argdefs=function.__defaults__)  # fmt: skip
+        compiling(*arguments)
 
 
 def without_memory(x: Tensor) -> Tensor:

@@ -113,8 +113,9 @@ def known() -> dict[str, Mutation]:
              if m.function == "forward_kernel"]  # fmt: skip
     made = {}
     for about, (operator, old, new, _, _) in KNOWN.items():
-        made[about] = next(m for m in found if m.operator == operator and m.new.endswith(new) and (
-            m.old == old if old else "p_state" in m.statement or "S0" in m.statement))  # fmt: skip
+        fit = [m for m in found if m.operator == operator and m.new.endswith(new) and (
+            m.old == old if old else "p_state" in m.statement or "S0" in m.statement)]  # fmt: skip
+        made[about] = fit[-1] if old else fit[0]  # what wide types take comes last
     return made
 
 

@@ -9,10 +9,11 @@ Non-goals: no states, no mask families.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from smac.codegen.print_triton import Text, show
-from smac.codegen.triton_kernel import Draft, Launch, Layout, StoreText, identifier, value
+from smac.codegen.triton_kernel import FAR, Draft, Launch, Layout, StoreText, identifier, value
 from smac.codegen.triton_lanes import both_carries
 from smac.codegen.triton_sweeps import (
     DOT,
@@ -27,26 +28,47 @@ from smac.codegen.triton_sweeps import (
 )
 from smac.codegen.triton_tiles import Frame, Ix, Tensor, spread
 from smac.errors import CodegenError
-from smac.expr import At, Between, Expr, Name, Pos, walk
+from smac.expr import At, Between, Call, Expr, Name, Pos, children, walk
 from smac.ir import SEQ, Gather, Kernel
-from smac.masks.band import Form, Support, equal_at, form
+from smac.masks.band import FULL, Form, Support, empty, equal_at, form, inside, never_below
 
 
 class Entry:
-    """Prints mask entries over a tile whose positions t and s are indexed by `at`."""
+    """Prints mask entries over a tile whose positions t and s are indexed by `at`.
 
-    def __init__(self, d: Draft, t: Ix, s: Ix, channel: Frame) -> None:
-        self.d, self.at, self.channel = d, {"t": t, "s": s}, channel
+    `within`: the lags of a tile that has no others, and whose rows and columns are all there;
+    what else must hold for reads without a mask is then in `sure`.
+    """
+
+    def __init__(self, d: Draft, t: Ix, s: Ix, channel: Frame,
+                 within: Support | None = None) -> None:  # fmt: skip
+        self.d, self.at, self.channel, self.within = d, {"t": t, "s": s}, channel, within
+        self.sure: list[str] = []
 
     def text(self, e: Expr) -> Text:
         """`e` over the tile."""
-        return show(e, self._leaf)
+        e = e if self.within is None else inside(e, self.within)
+        return self._narrow(e) if narrow(e) else self._wide(e)
 
-    def _leaf(self, e: Expr) -> Text:
+    def _narrow(self, e: Expr) -> Text:
+        """`e`, its positions in 32 bits."""
+        return show(e, lambda n: self._leaf(n, self._place))
+
+    def _wide(self, e: Expr) -> Text:
+        """`e`, its positions in 64 bits."""
+        return show(e, lambda n: self._leaf(n, self._position))
+
+    def _place(self, ix: Ix) -> str:
+        return ix.place or ix.position
+
+    def _position(self, ix: Ix) -> str:
+        return ix.position
+
+    def _leaf(self, e: Expr, place: Callable[[Ix], str]) -> Text:
         match e:
             case Pos(which):
                 ix = self.at[which]
-                return Text(spread(ix.var, ix.dim, 2), "int")
+                return Text(spread(place(ix), ix.dim, 2), "int")
             case At(base, index):
                 return self._base(base, {**self.channel, **self._frame(index)})
             case Between(base, low, high):
@@ -69,9 +91,20 @@ class Entry:
     def _ix(self, e: Expr, axis: str) -> Ix:
         if isinstance(e, Pos):
             return self.at[e.which]
-        text = self.text(e).text
         section = max((self.at[n.which].section for n in walk(e) if isinstance(n, Pos)), default=0)
-        return Ix(text, 2, f"({text} >= 0) & ({text} < n_{axis})", section)
+        f = form(e)
+        parts = [] if f is None else [(f.t, self.at["t"]), (f.s, self.at["s"])]
+        if f is None or f.sizes or not all(abs(c) <= 1 and (ix.start or not c) for c, ix in parts):
+            text = self._wide(e).text
+            return Ix(text, 2, f"({text} >= 0) & ({text} < n_{axis})", section)
+        start = _signed([(c, ix.start) for c, ix in parts], 0)
+        var = _signed([(c, spread(ix.var, ix.dim, 2)) for c, ix in parts], f.const)
+        if self.within is not None and never_below(f, self.within):
+            self.sure.append(f"{_signed([(1, 'n_T')], f.const)} <= n_{axis}")
+            self.d.scope.sizes.add(axis)
+            return Ix(var, 2, None, section, start=f"({start})")
+        text = self._narrow(e).text
+        return Ix(var, 2, f"({text} >= 0) & ({text} < n_{axis})", section, start=f"({start})")
 
     def _between(self, base: Expr, low: Expr, high: Expr) -> Text:
         if not isinstance(base, Name):
@@ -82,6 +115,9 @@ class Entry:
         r = [self._prefix(f"resets_{base.id}", ix) for ix in ends]
         hi, lo = self.text(high).text, self.text(low).text
         total = f"tl.where({r[0]} == {r[1]}, ({g[0]} - {g[1]}).to(ACC), float('-inf'))"
+        a, b = form(high), form(low)
+        if self.within is not None and a and b and never_below(a.plus(b, -1), self.within):
+            return Text(total)
         return Text(f"tl.where({hi} > {lo}, {total}, 0.0)")
 
     def _prefix(self, tensor: str, ix: Ix) -> str:
@@ -93,8 +129,40 @@ class Entry:
         if f is None or {abs(f.t), abs(f.s)} != {0, 1} or f.sizes or f.t + f.s != 1:
             raise CodegenError("triton: a sum between positions other than t or s plus an integer")
         ix = self.at["t" if f.t else "s"]
-        clamped = f"tl.minimum(tl.maximum({ix.var} + {f.const + 1}, 0), n_T)"
-        return replace(ix, var=clamped, mask=None)
+        clamped = f"tl.minimum(tl.maximum({ix.position} + {f.const + 1}, 0), n_T)"
+        return replace(ix, var=clamped, mask=None, start="", place="")
+
+
+def _signed(terms: list[tuple[int, str]], const: int) -> str:
+    """A sum of texts, each times 1, 0 or -1, and an integer."""
+    texts = [(c, x) for c, x in [*terms, (const, str(abs(const)))] if c]
+    out = "".join(f" {'+' if c > 0 else '-'} {x}" for c, x in texts)
+    return out.removeprefix(" + ").strip() or "0"
+
+
+def narrow(e: Expr) -> bool:
+    """Whether positions in 32 bits do for `e`: it adds, subtracts and compares them, and no product
+    of two, nor a bit of a larger number, is taken."""
+    f = form(e)
+    if f is not None:
+        return abs(f.t) <= 1 and abs(f.s) <= 1
+    if isinstance(e, At | Between):
+        return True
+    if isinstance(e, Call) and e.fn not in ("where", "chain") and e.fn not in _SUMS:
+        moving = [a for a in e.args if _positions(a)]
+        return len(moving) <= 1 and e.fn != "pow" and all(map(narrow, moving))
+    return all(map(narrow, children(e)))
+
+
+#: Functions of positions that are no larger than their arguments.
+_SUMS = ("add", "sub", "neg", "ge", "gt", "le", "lt", "eq", "ne", "minimum", "maximum", "abs")
+
+
+def _positions(e: Expr) -> bool:
+    """Whether a position itself is in `e`, not only what is read there."""
+    if isinstance(e, At | Between):
+        return False
+    return isinstance(e, Pos) or any(map(_positions, children(e)))
 
 
 def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -114,29 +182,75 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     d.about = about(read, carry)
     d.constants = {"C": chunk, "DC": f"width({n_contracted}, op)",
                    "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
-    rows, cols = Ix("o_r", 0, "m_r", 0, "C"), Ix("o_s", 1, "m_s", 1, "C")
-    down = replace(cols, dim=0)
+    rows, cols = _positions_of("row", 0), _positions_of("col", 1)
     side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
     i_n = Ix("i_n", None, None, 2)
     channel: Frame = {} if k.channel is None else {k.channel: i_n}
-    t, s = (cols, rows) if carry.reverse else (rows, cols)
-    x: dict[str, object] = {
-        "contracted": contracted, "kept": kept, "channel": k.channel, "read": identifier(read.out),
-        "operand": d.operand(read.operand, {"T": rows, contracted: side_c}),
-        "left": d.operand(c_name, {"T": down, contracted: side_c}),
-        "right": d.operand(k_name, {"T": down, kept: side_k}),
-    }  # fmt: skip
+    x: dict[str, object] = {"contracted": contracted, "kept": kept, "channel": k.channel,
+                            "read": identifier(read.out), "inside": None}  # fmt: skip
+    # Under a mask per channel, operands are read channel by channel too, with all their factors.
+    factored = k.channel is None
+    operand = d.core if factored else d.operand
+    x["operand"] = operand(read.operand, {"T": rows, contracted: side_c})
+    row, row_scale = d.weights((read.operand,), rows) if factored else (None, None)
+    whole = [f"n_{a} % ({d.constants[b]}) == 0" for a, b in ((contracted, "DC"), (kept, "BK"))]
+    # The column behind the last of P is told from the others by their mask.
+    d.constants |= {"WHOLE": "False" if tail else " and ".join(whole), "FAR": FAR}
+
+    def body(at: Ix, within: Support | None) -> tuple[dict[str, object], list[str]]:
+        """Texts of a tile whose columns are `at`."""
+        down = replace(at, dim=0)
+        t, s = (at, rows) if carry.reverse else (rows, at)
+        assert k.entry is not None
+        entry = Entry(d, t, s, channel, within)
+        texts: dict[str, object] = {
+            "masked": within is None,
+            "left": operand(c_name, {"T": down, contracted: side_c}),
+            "right": operand(k_name, {"T": down, kept: side_k}),
+            "entry": _number(entry.text(k.entry)),
+        }
+        col, col_scale = d.weights((c_name, k_name), down) if factored else (None, None)
+        texts["times"] = "".join(f" * {y}" for y in (
+            f"({row})[:, None]" if row else None, f"({col})[None, :]" if col else None,
+            row_scale, col_scale) if y)  # fmt: skip
+        return texts, entry.sure
+
+    x["edge"], _ = body(cols, None)
+    support = FULL if k.support is None else k.support
+    if factored and not empty(support):
+        x["all"], sure = body(replace(cols, mask=None, section=3), support)
+        begin, end = _whole_tiles(support, "i_row", by_row=not carry.reverse)
+        x["inside"] = {"begin": begin, "end": end,
+                       "sure": " & ".join(f"({c})" for c in dict.fromkeys(
+                           ["first_row + C <= n_T", *sure]))}  # fmt: skip
+    down = replace(cols, dim=0)
     if k.channel == contracted:
         x["operand_n"] = d.operand(read.operand, {"T": rows, **channel}, cast=False)
         x["left_n"] = d.operand(c_name, {"T": cols, **channel}, cast=False)
     elif k.channel is not None:
         x["right_n"] = d.operand(k_name, {"T": cols, **channel}, cast=False)
     assert k.entry is not None
-    x["entry"] = _number(Entry(d, t, s, channel).text(k.entry))
     x["begin"], x["end"] = _band(k.support, "i_row", by_row=not carry.reverse)
     x["runs"] = _meeting(d, k, k.entry, "i_row")
     x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
     return d.finish("tiles", x)
+
+
+def _positions_of(side: str, dim: int, section: int | None = None) -> Ix:
+    """Positions along the rows ("row") or columns ("col") of a tile."""
+    letter = "r" if side == "row" else "s"
+    return Ix("o_i", dim, f"m_{letter}", dim if section is None else section, "C",
+              start=f"first_{side}", place=f"o_{letter}")  # fmt: skip
+
+
+def _whole_tiles(support: Support, own: str, by_row: bool) -> tuple[str, str]:
+    """First and last + 1 of the tiles all of whose lags are in the band, as `_band`."""
+    below, above = (support.hi, support.lo) if by_row else (support.lo, support.hi)
+    sign = -1 if by_row else 1
+    begin = "i_begin" if below is None else (
+        f"tl.maximum({own} * C + 2 * C + {sign * below - 2}, 0) // C")  # fmt: skip
+    end = "i_end" if above is None else f"tl.maximum({own} * C + {sign * above + 1}, 0) // C"
+    return begin, end
 
 
 def _number(t: Text) -> str:

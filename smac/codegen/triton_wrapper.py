@@ -171,7 +171,7 @@ class Host:
         """The test whether offsets inside a tile may pass 32 bits, as text."""
         self.helpers.add("far")
         strides = [f"{self.variables[t]}.stride({i})" for t in k.tensors
-                   for i, a in enumerate(self.known[t].axes) if a in ("T", "N", "P")]  # fmt: skip
+                   for i, a in enumerate(self.known[t].axes) if a in ("T", "S", "W", "N", "P")]  # fmt: skip
         return f"far({', '.join(strides)})"
 
     def summed(self, source: str, target: tuple[str, ...], tensor: Tensor | None = None) -> str:

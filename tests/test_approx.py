@@ -303,10 +303,13 @@ def test_the_page_is_up_to_date() -> None:
 def test_plan_says_where_a_rank_outgrows_the_target(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rank 8 in chunks at T = 2048, more at 131072: two crossings are not called none."""
+    """Rank 8 in chunks at T = 2048, more at 131072, which float16 has no chunks in turn for: two
+    crossings are not called none."""
     path = tmp_path / "lag.toml"
     path.write_text(str(spec(lag(POWER))), encoding="utf-8")
-    assert main(["plan", str(path), "--device", "h100"]) == 0
-    out = capsys.readouterr().out
-    assert "chosen  chunked" in out
-    assert "crossover  not one alone: the quadratic order wins again at T=131072" in out
+    again = "crossover  not one alone: the quadratic order wins again at T=131072"
+    for dtype, twice in (("float16", True), ("bfloat16", False)):
+        assert main(["plan", str(path), "--device", "h100", "--dtype", dtype]) == 0
+        out = capsys.readouterr().out
+        assert "chosen  chunked" in out
+        assert (again in out) == twice

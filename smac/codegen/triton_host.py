@@ -12,6 +12,10 @@ HOST_HELPERS = {
     "far": '''def far(*strides):
     """Whether offsets inside a tile, of 512 rows or columns at most, may pass 32 bits."""
     return max(strides, default=0) >= 2**22''',
+    "tall": '''def tall(columns, whole, dtype):
+    """Rows of a program that goes over tiles of `columns`. Two tiles of 64 read what the columns
+    have half as often, where 16-bit operands [rows, whole] leave room for it on chip."""
+    return 128 if dtype.itemsize == 2 and columns == 64 and whole <= 128 else columns''',
     "at_once": f'''def at_once(programs, each):
     """How many programs run at once: as many as fit, with `each` elements of scratch each."""
     return max(1, min(programs, 2**{SCRATCH.bit_length() - 1} // each))''',

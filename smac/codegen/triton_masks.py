@@ -1,18 +1,15 @@
 """Contexts of the kernels over tiles of L: reads by `entry`, and gathers of the mask's gradient.
 
-`Entry` prints a mask's entry over a tile: positions are vectors along its rows and columns, what is
-read at them rows, columns, gathers or matrix tiles, a `Between` the difference of prefix sums that
-the wrapper made in float64.
-
-Non-goals: no states, no mask families.
+Non-goals: no states, no mask families, no text of an entry (triton_entry.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 
-from smac.codegen.print_triton import Text, show
+from smac.codegen.print_triton import Text, real
+from smac.codegen.triton_entry import Entry, by_lags
 from smac.codegen.triton_kernel import FAR, Draft, Launch, Layout, StoreText, identifier, value
 from smac.codegen.triton_lanes import both_carries
 from smac.codegen.triton_sweeps import (
@@ -26,143 +23,14 @@ from smac.codegen.triton_sweeps import (
     read_stores,
     sides,
 )
-from smac.codegen.triton_tiles import Frame, Ix, Tensor, spread
+from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
-from smac.expr import At, Between, Call, Expr, Name, Pos, children, walk
+from smac.expr import Expr, Name
 from smac.ir import SEQ, Gather, Kernel
-from smac.masks.band import FULL, Form, Support, empty, equal_at, form, inside, never_below
+from smac.masks.band import FULL, Form, Support, empty, equal_at, form
 
-
-class Entry:
-    """Prints mask entries over a tile whose positions t and s are indexed by `at`.
-
-    `within`: the lags of a tile that has no others, and whose rows and columns are all there;
-    what else must hold for reads without a mask is then in `sure`.
-    """
-
-    def __init__(self, d: Draft, t: Ix, s: Ix, channel: Frame,
-                 within: Support | None = None) -> None:  # fmt: skip
-        self.d, self.at, self.channel, self.within = d, {"t": t, "s": s}, channel, within
-        self.sure: list[str] = []
-
-    def text(self, e: Expr) -> Text:
-        """`e` over the tile."""
-        e = e if self.within is None else inside(e, self.within)
-        return self._narrow(e) if narrow(e) else self._wide(e)
-
-    def _narrow(self, e: Expr) -> Text:
-        """`e`, its positions in 32 bits."""
-        return show(e, lambda n: self._leaf(n, self._place))
-
-    def _wide(self, e: Expr) -> Text:
-        """`e`, its positions in 64 bits."""
-        return show(e, lambda n: self._leaf(n, self._position))
-
-    def _place(self, ix: Ix) -> str:
-        return ix.place or ix.position
-
-    def _position(self, ix: Ix) -> str:
-        return ix.position
-
-    def _leaf(self, e: Expr, place: Callable[[Ix], str]) -> Text:
-        match e:
-            case Pos(which):
-                ix = self.at[which]
-                return Text(spread(place(ix), ix.dim, 2), "int")
-            case At(base, index):
-                return self._base(base, {**self.channel, **self._frame(index)})
-            case Between(base, low, high):
-                return self._between(base, low, high)
-            case _:
-                return self._base(e, self.channel)
-
-    def _base(self, e: Expr, frame: Frame) -> Text:
-        """A value of the mask (its name hides a tensor's), a size, …"""
-        if isinstance(e, Name) and e.id in self.d.values:
-            return self.d.value(e.id, frame, 2)
-        return self.d.scope.text(e, frame, 2, {})
-
-    def _frame(self, index: tuple[Expr, ...]) -> Frame:
-        """How T (or a lag), and S where there are two indices, are read."""
-        if len(index) == 2:
-            return {"T": self._ix(index[0], "T"), "S": self._ix(index[1], "T")}
-        return {"T": self._ix(index[0], "T"), "W": self._ix(index[0], "W")}
-
-    def _ix(self, e: Expr, axis: str) -> Ix:
-        if isinstance(e, Pos):
-            return self.at[e.which]
-        section = max((self.at[n.which].section for n in walk(e) if isinstance(n, Pos)), default=0)
-        f = form(e)
-        parts = [] if f is None else [(f.t, self.at["t"]), (f.s, self.at["s"])]
-        if f is None or f.sizes or not all(abs(c) <= 1 and (ix.start or not c) for c, ix in parts):
-            text = self._wide(e).text
-            return Ix(text, 2, f"({text} >= 0) & ({text} < n_{axis})", section)
-        start = _signed([(c, ix.start) for c, ix in parts], 0)
-        var = _signed([(c, spread(ix.var, ix.dim, 2)) for c, ix in parts], f.const)
-        if self.within is not None and never_below(f, self.within):
-            self.sure.append(f"{_signed([(1, 'n_T')], f.const)} <= n_{axis}")
-            self.d.scope.sizes.add(axis)
-            return Ix(var, 2, None, section, start=f"({start})")
-        text = self._narrow(e).text
-        return Ix(var, 2, f"({text} >= 0) & ({text} < n_{axis})", section, start=f"({start})")
-
-    def _between(self, base: Expr, low: Expr, high: Expr) -> Text:
-        if not isinstance(base, Name):
-            raise CodegenError("triton: a sum between positions is over an expression; "
-                               "expected the name of a value")  # fmt: skip
-        ends = [self._end(high), self._end(low)]
-        g = [self._prefix(f"prefix_{base.id}", ix) for ix in ends]
-        r = [self._prefix(f"resets_{base.id}", ix) for ix in ends]
-        hi, lo = self.text(high).text, self.text(low).text
-        total = f"tl.where({r[0]} == {r[1]}, ({g[0]} - {g[1]}).to(ACC), float('-inf'))"
-        a, b = form(high), form(low)
-        if self.within is not None and a and b and never_below(a.plus(b, -1), self.within):
-            return Text(total)
-        return Text(f"tl.where({hi} > {lo}, {total}, 0.0)")
-
-    def _prefix(self, tensor: str, ix: Ix) -> str:
-        return self.d.scope.load(tensor, {**self.channel, "T": ix}, 2).text
-
-    def _end(self, e: Expr) -> Ix:
-        """The index in prefix sums (of k < i) that includes position `e`."""
-        f = form(e)
-        if f is None or {abs(f.t), abs(f.s)} != {0, 1} or f.sizes or f.t + f.s != 1:
-            raise CodegenError("triton: a sum between positions other than t or s plus an integer")
-        ix = self.at["t" if f.t else "s"]
-        clamped = f"tl.minimum(tl.maximum({ix.position} + {f.const + 1}, 0), n_T)"
-        return replace(ix, var=clamped, mask=None, start="", place="")
-
-
-def _signed(terms: list[tuple[int, str]], const: int) -> str:
-    """A sum of texts, each times 1, 0 or -1, and an integer."""
-    texts = [(c, x) for c, x in [*terms, (const, str(abs(const)))] if c]
-    out = "".join(f" {'+' if c > 0 else '-'} {x}" for c, x in texts)
-    return out.removeprefix(" + ").strip() or "0"
-
-
-def narrow(e: Expr) -> bool:
-    """Whether positions in 32 bits do for `e`: it adds, subtracts and compares them, and no product
-    of two, nor a bit of a larger number, is taken."""
-    f = form(e)
-    if f is not None:
-        return abs(f.t) <= 1 and abs(f.s) <= 1
-    if isinstance(e, At | Between):
-        return True
-    if isinstance(e, Call) and e.fn not in ("where", "chain") and e.fn not in _SUMS:
-        moving = [a for a in e.args if _positions(a)]
-        return len(moving) <= 1 and e.fn != "pow" and all(map(narrow, moving))
-    return all(map(narrow, children(e)))
-
-
-#: Functions of positions that are no larger than their arguments.
-_SUMS = ("add", "sub", "neg", "ge", "gt", "le", "lt", "eq", "ne", "minimum", "maximum", "abs")
-
-
-def _positions(e: Expr) -> bool:
-    """Whether a position itself is in `e`, not only what is read there."""
-    if isinstance(e, At | Between):
-        return False
-    return isinstance(e, Pos) or any(map(_positions, children(e)))
+#: Rows and columns of the tiles that a program of a read goes over.
+SHAPE = "[R, C]"
 
 
 def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -176,100 +44,124 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
     if tail and k.channel == "P":
         raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column without one")
-    chunk = f"rows({k.walk.chunk}, op)"
-    tile_rows = ("i_row", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")
+    chunk, width = f"rows({k.walk.chunk}, op)", f"width({n_contracted}, op)"
+    height = f"tall({chunk}, {width}, op)"
+    tile_rows = ("i_row", "tl.cdiv(n_T, R)", f"triton.cdiv(n_T, {height})")
     d = draft_of(k, name, layout, known, [*columns_grid(n_kept), tile_rows])
     d.about = about(read, carry)
-    d.constants = {"C": chunk, "DC": f"width({n_contracted}, op)",
-                   "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
-    rows, cols = _positions_of("row", 0), _positions_of("col", 1)
-    side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
-    i_n = Ix("i_n", None, None, 2)
-    channel: Frame = {} if k.channel is None else {k.channel: i_n}
-    x: dict[str, object] = {"contracted": contracted, "kept": kept, "channel": k.channel,
-                            "read": identifier(read.out), "inside": None}  # fmt: skip
-    # Under a mask per channel, operands are read channel by channel too, with all their factors.
-    factored = k.channel is None
-    operand = d.core if factored else d.operand
-    x["operand"] = operand(read.operand, {"T": rows, contracted: side_c})
-    row, row_scale = d.weights((read.operand,), rows) if factored else (None, None)
+    d.constants = {"R": height, "C": chunk, "DC": width, "BK": f"columns({n_kept}, op)", **DOT}
     whole = [f"n_{a} % ({d.constants[b]}) == 0" for a, b in ((contracted, "DC"), (kept, "BK"))]
     # The column behind the last of P is told from the others by their mask.
     d.constants |= {"WHOLE": "False" if tail else " and ".join(whole), "FAR": FAR}
-
-    def body(at: Ix, within: Support | None) -> tuple[dict[str, object], list[str]]:
-        """Texts of a tile whose columns are `at`."""
-        down = replace(at, dim=0)
-        t, s = (at, rows) if carry.reverse else (rows, at)
-        assert k.entry is not None
-        entry = Entry(d, t, s, channel, within)
-        texts: dict[str, object] = {
-            "masked": within is None,
-            "left": operand(c_name, {"T": down, contracted: side_c}),
-            "right": operand(k_name, {"T": down, kept: side_k}),
-            "entry": _number(entry.text(k.entry)),
-        }
-        col, col_scale = d.weights((c_name, k_name), down) if factored else (None, None)
-        texts["times"] = "".join(f" * {y}" for y in (
-            f"({row})[:, None]" if row else None, f"({col})[None, :]" if col else None,
-            row_scale, col_scale) if y)  # fmt: skip
-        return texts, entry.sure
-
-    x["edge"], _ = body(cols, None)
-    support = FULL if k.support is None else k.support
-    if factored and not empty(support):
-        x["all"], sure = body(replace(cols, mask=None, section=3), support)
-        begin, end = _whole_tiles(support, "i_row", by_row=not carry.reverse)
-        x["inside"] = {"begin": begin, "end": end,
-                       "sure": " & ".join(f"({c})" for c in dict.fromkeys(
-                           ["first_row + C <= n_T", *sure]))}  # fmt: skip
-    down = replace(cols, dim=0)
-    if k.channel == contracted:
-        x["operand_n"] = d.operand(read.operand, {"T": rows, **channel}, cast=False)
-        x["left_n"] = d.operand(c_name, {"T": cols, **channel}, cast=False)
-    elif k.channel is not None:
-        x["right_n"] = d.operand(k_name, {"T": cols, **channel}, cast=False)
-    assert k.entry is not None
-    x["begin"], x["end"] = _band(k.support, "i_row", by_row=not carry.reverse)
-    x["runs"] = _meeting(d, k, k.entry, "i_row")
+    rows, cols = _along("row", "o_i", 0, "R"), _along("col", "o_j", 1, "C")
+    side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
+    x: dict[str, object] = {"contracted": contracted, "kept": kept, "channel": k.channel,
+                            "read": identifier(read.out), "reverse": carry.reverse}  # fmt: skip
+    at: Frame = {str(k.channel): Ix("i_n", None, None, 2)}
+    if k.channel == contracted:  # then operands are read channel by channel too
+        x["operand_n"] = d.operand(read.operand, {"T": rows, **at}, cast=False)
+        x["left_n"] = d.operand(c_name, {"T": cols, **at}, cast=False)
+    elif k.channel:
+        x["right_n"] = d.operand(k_name, {"T": cols, **at}, cast=False)
+    if k.channel:
+        x["operand"] = d.operand(read.operand, {"T": rows, contracted: side_c})
+    else:
+        x["operand"] = _scaled(d, read.operand, (c_name, k_name), rows,
+                               {"T": rows, contracted: side_c})
+    _bodies(d, k, x, rows, cols, {c_name: {contracted: side_c}, k_name: {kept: side_k}})
+    x["begin"], x["end"] = _band(k.support, "first_row", "R", by_row=not carry.reverse)
     x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
-    return d.finish("tiles", x)
+    return d.finish("tiles", x, warps=f"max(4, {height} // 16)")
 
 
-def _positions_of(side: str, dim: int, section: int | None = None) -> Ix:
+def _scaled(d: Draft, name: str, others: tuple[str, ...], rows: Ix, frame: Frame) -> str:
+    """A program's own operand with its factors, and with those of the others that are numbers."""
+    row, scale = d.weights((name,), rows)
+    _, more = d.weights(others, rows)
+    factors = [f"({row})[:, None]" if row else None, scale, more]
+    return f"({' * '.join(f for f in (d.core(name, frame, cast=False), *factors) if f)}).to(OP)"
+
+
+def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
+            operands: Mapping[str, Frame]) -> None:  # fmt: skip
+    """Texts of tiles: of those at the band's edges and at the end of T, and of the others."""
+    assert k.entry is not None
+    channel: Frame = {} if k.channel is None else {k.channel: Ix("i_n", None, None, 2)}
+    core = d.operand if k.channel else d.core
+    made: list[Entry] = []
+
+    def body(at: Ix, within: Support | None) -> dict[str, object]:
+        """A tile's, whose columns are `at`; `within`: the lags that it has."""
+        down = replace(at, dim=0)
+        t, s = (at, rows) if x["reverse"] else (rows, at)
+        assert k.entry is not None
+        made.append(Entry(d, {"t": t, "s": s}, channel, within, _lags(at.section), SHAPE))
+        left, right = (core(n, {"T": down, **own}) for n, own in operands.items())
+        return {"masked": within is None, "left": left, "right": right,
+                "entry": real(made[-1].text(k.entry)),
+                "col": None if k.channel else d.weights(tuple(operands), down)[0]}  # fmt: skip
+
+    by_lag = by_lags(k.entry) and not k.channel  # then what is outside of the band costs nothing
+    support = FULL if k.support is None or by_lag else k.support
+    x["edge"], x["whole"] = body(cols, None), None
+    if not k.channel and not empty(support):
+        x["whole"] = body(replace(cols, mask=None, section=3), support)
+        x["from"], x["to"] = _whole(support, by_row=not x["reverse"])
+    x["even"] = by_lag and not d.scope.packed
+    if x["even"]:
+        d.constants["EVEN"] = f"n_T % ({d.constants['R']}) == 0"
+    x["runs"] = _meeting(d, k, k.entry, "first_row", "R")
+    _by_lag(d, x, made, "R")
+
+
+def _along(side: str, var: str, dim: int, extent: str, section: int | None = None) -> Ix:
     """Positions along the rows ("row") or columns ("col") of a tile."""
     letter = "r" if side == "row" else "s"
-    return Ix("o_i", dim, f"m_{letter}", dim if section is None else section, "C",
+    return Ix(var, dim, f"m_{letter}", dim if section is None else section, extent,
               start=f"first_{side}", place=f"o_{letter}")  # fmt: skip
 
 
-def _whole_tiles(support: Support, own: str, by_row: bool) -> tuple[str, str]:
-    """First and last + 1 of the tiles all of whose lags are in the band, as `_band`."""
-    below, above = (support.hi, support.lo) if by_row else (support.lo, support.hi)
-    sign = -1 if by_row else 1
-    begin = "i_begin" if below is None else (
-        f"tl.maximum({own} * C + 2 * C + {sign * below - 2}, 0) // C")  # fmt: skip
-    end = "i_end" if above is None else f"tl.maximum({own} * C + {sign * above + 1}, 0) // C"
-    return begin, end
+def _lags(section: int) -> Ix:
+    """The lags of a tile, as rows or columns know them."""
+    return Ix("o_lag", 0, None, section, "LAGS", start="first_lag", place="o_n")
 
 
-def _number(t: Text) -> str:
-    from smac.codegen.print_triton import real
+def _by_lag(d: Draft, x: dict[str, object], entries: list[Entry], height: str) -> None:
+    """How many lags a tile has, where an entry is made by lag."""
+    x["lags"] = any(e.spread for e in entries)
+    if x["lags"]:
+        d.constants["LAGS"] = f"triton.next_power_of_2({d.constants[height]} + {d.constants['C']})"
 
-    return real(t)
 
-
-def _band(support: Support | None, own: str, by_row: bool) -> tuple[str, str]:
-    """First and last + 1 of the tiles that meet tile `own`: a row's columns, or a column's rows."""
+def _band(support: Support | None, first: str, height: str, by_row: bool) -> tuple[str, str]:
+    """First and last + 1 of the tiles of C that `height` positions from `first` meet: rows their
+    columns, or columns their rows."""
     lo, hi = (None, None) if support is None else (support.lo, support.hi)
     below, above = (hi, lo) if by_row else (lo, hi)
     sign = -1 if by_row else 1
-    begin = "0" if below is None else f"tl.maximum({own} * C + {sign * below}, 0) // C"
-    last = None if above is None else f"tl.maximum({own} * C + C + {sign * above - 1}, -C) // C + 1"
-    return begin, "tl.cdiv(n_T, C)" if last is None else f"tl.minimum(tl.cdiv(n_T, C), {last})"
+    begin = "0" if below is None else f"tl.maximum({_plus(first, sign * below)}, 0) // C"
+    if above is None:
+        return begin, "tl.cdiv(n_T, C)"
+    last = f"tl.maximum({_plus(f'{first} + {height}', sign * above - 1)}, -C) // C + 1"
+    return begin, f"tl.minimum(tl.cdiv(n_T, C), {last})"
 
 
-def _meeting(d: Draft, k: Kernel, e: Expr, own: str) -> list[str]:
+def _whole(support: Support, by_row: bool) -> tuple[str, str]:
+    """As `_band` of the program's rows, those of the tiles that have no lag outside of the band."""
+    below, above = (support.hi, support.lo) if by_row else (support.lo, support.hi)
+    sign = -1 if by_row else 1
+    begin = "0" if below is None else (
+        f"tl.maximum({_plus('first_row + R + C', sign * below - 2)}, 0) // C")  # fmt: skip
+    end = "n_T // C" if above is None else (
+        f"tl.maximum({_plus('first_row', sign * above + 1)}, 0) // C")  # fmt: skip
+    return begin, end
+
+
+def _plus(text: str, n: int) -> str:
+    return text if n == 0 else f"{text} {'+' if n > 0 else '-'} {abs(n)}"
+
+
+def _meeting(d: Draft, k: Kernel, e: Expr, first: str, height: str) -> list[str]:
     """Lines that leave out tiles at whose rows and columns no run is the same, where `e` is zero
     between different runs."""
     lines = []
@@ -277,8 +169,8 @@ def _meeting(d: Draft, k: Kernel, e: Expr, own: str) -> list[str]:
         source = d.values[base.id].expr if isinstance(base, Name) and base.id in k.runs else None
         if isinstance(source, Name):
             t = d.scope.use(source.id)
-            lines.append(f"i_begin, i_end = meeting(q_{t.id}, s_{t.id}_T, {own}, i_begin, i_end, "
-                         "n_T, C)")  # fmt: skip
+            lines.append(f"i_begin, i_end = meeting(q_{t.id}, s_{t.id}_T, {first}, {height}, "
+                         "i_begin, i_end, n_T, C)")  # fmt: skip
     return sorted(lines)
 
 
@@ -305,22 +197,25 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
             raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column with none")
         d.scope.fixed[k.channel] = Ix(f"at_{k.channel}", fixed=True)
         d.grid.insert(1, (f"at_{k.channel}", f"n_{k.channel}", f"n_{k.channel}"))
-    rows, cols = Ix("o_r", 0, "m_r", 1, "C"), Ix("o_s", 1, "m_s", 1, "C")
+    even = f"n_N % (width(n_N, op)) == 0 and n_P % ({d.constants['DP']}) == 0"
+    d.constants |= {"WHOLE": "False" if tail else even, "FAR": FAR}
+    rows, cols = _along("row", "o_i", 0, "C", 1), _along("col", "o_i", 1, "C", 1)
     down = replace(cols, dim=0)
-    x: dict[str, object] = {"channel": k.channel}
+    x: dict[str, object] = {"channel": k.channel, "reverse": False}
     sides_: tuple[tuple[str, str, str, str], ...] = (("q", qg.left, "k", kv.left),
                                                      ("dy", qg.right, "v", kv.right))  # fmt: skip
-    for (a, a_name, b, b_name), axis, var in zip(sides_, "NP", ("o_n", "o_p"), strict=True):
+    for (a, a_name, b, b_name), axis, letter in zip(sides_, "NP", "cp", strict=True):
         if k.channel == axis:
             x[f"{a}_n"] = d.operand(a_name, {"T": rows}, cast=False)
             x[f"{b}_n"] = d.operand(b_name, {"T": cols}, cast=False)
         else:
-            wide: Frame = {axis: Ix(var, 1, f"m_{axis.lower()}", 0, f"D{axis}")}
+            wide: Frame = {axis: Ix(f"o_{letter}", 1, f"m_{letter}", 0, f"D{axis}")}
             x[a] = d.operand(a_name, {"T": rows, **wide})
             x[b] = d.operand(b_name, {"T": down, **wide})
-    entry = Entry(d, rows, cols, {})
-    x["weight"] = _number(entry.text(g.weight))
+    entry = Entry(d, {"t": rows, "s": cols}, {}, lags=_lags(1))
+    x["weight"] = real(entry.text(g.weight))
     x |= _gathered(d, g, entry, k, out, parts)
+    _by_lag(d, x, [entry], "C")
     return d.finish("tiles_grad", x)
 
 
@@ -333,7 +228,7 @@ def _gathered(d: Draft, g: Gather, entry: Entry, k: Kernel, out: str,
     x: dict[str, object] = {"tile_row": "i_own", "tile_col": "i_tile"}
     x |= {"stores": [], "tile_stores": []}
     zeros, lines = "tl.zeros([C], dtype=ACC)", []
-    begin, end = _band(k.support, "i_own", by_row=True)
+    begin, end = _band(k.support, "i_own * C", "C", by_row=True)
     if g.pattern in ("row", "all", "col"):
         lines = [f"b_total += tl.sum(b_w, {0 if g.pattern == 'col' else 1})"]
         shift = 0 if g.pattern == "all" else _form(g.index[0]).const
@@ -342,7 +237,7 @@ def _gathered(d: Draft, g: Gather, entry: Entry, k: Kernel, out: str,
         x["stores"] = [d.store(out, Name("total"), {"T": at}, 1)]
     if g.pattern == "col":
         x["tile_row"], x["tile_col"] = "i_tile", "i_own"
-        begin, end = _band(k.support, "i_own", by_row=False)
+        begin, end = _band(k.support, "i_own * C", "C", by_row=False)
     elif g.pattern == "lag":
         start = ["i_diagonal = i_own + first"]
         begin, end = "tl.maximum(i_diagonal, 0)", "tl.minimum(tiles, tiles + i_diagonal)"
@@ -352,7 +247,7 @@ def _gathered(d: Draft, g: Gather, entry: Entry, k: Kernel, out: str,
         x["stores"] = [d.store(out, Name("total"), whole, 2)]
     elif g.pattern == "entry":
         first_is_row = _form(g.index[0]).t == 1
-        r, c = Ix("o_r", 0, "m_r"), Ix("o_s", 1, "m_s")
+        r, c = entry.at["t"], entry.at["s"]
         place2 = {"T": r, "S": c} if first_is_row else {"T": c, "S": r}
         x["tile_stores"] = [d.store(out, Name("w"), place2, 2)]
     elif g.pattern == "cut":
@@ -362,10 +257,10 @@ def _gathered(d: Draft, g: Gather, entry: Entry, k: Kernel, out: str,
                  "b_total += tl.sum(b_w, 1)", "b_part = tl.sum(b_w, 0)"]  # fmt: skip
         assert parts is not None
         x["stores"] = [_plain(d, out, "b_total", {"T": own})]
-        columns: Frame = {"_r": Ix("i_own"), "T": Ix("o_s", 0, "m_s")}
+        columns: Frame = {"_r": Ix("i_own"), "T": replace(entry.at["s"], dim=0)}
         x["tile_stores"] = [_plain(d, parts, "b_part", columns)]
     ends = [f"i_begin = {begin}", f"i_end = {end}"]
-    ends += [] if g.pattern == "lag" else _meeting(d, k, g.weight, "i_own")
+    ends += [] if g.pattern == "lag" else _meeting(d, k, g.weight, "i_own * C", "C")
     start += [] if d.inside else ends
     if g.pattern != "entry":
         start.append(f"b_total = {zeros}")

@@ -37,13 +37,14 @@ class Packed:
 def packed_grid(grid: Grid, constants: Mapping[str, str],
                 inside: bool) -> tuple[Grid, Packed, dict[str, str]]:  # fmt: skip
     """The grid over sequences or slots, how a program finds its own, and scalars for that."""
-    unit = next((u for u in ("C", "SEGMENT") if u in constants), None)
+    unit = next((u for u in ("R", "C", "SEGMENT") if u in constants), None)
     if inside:
         return grid, Packed(None, None, True), {}
     piece = next((i for i, _, _ in grid if i in PIECES), None)
     if piece is None:
         return [*grid, (f"at_{SEQ}", f"n_{SEQ}", f"n_{SEQ}")], Packed(None, unit), {}
-    slots = slots_of(constants["C"])
+    assert unit is not None
+    slots = slots_of(constants[unit])
     made = [("i_slot", "slots", slots) if i == piece else (i, a, b) for i, a, b in grid]
     return made, Packed(piece, unit), {"slots": slots}
 

@@ -25,7 +25,7 @@ from smac.plan.config import Tiles
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
-    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
+    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
     r"(forward|backward)\w*)"
 )
 
@@ -152,6 +152,8 @@ class Host:
         grid = f"min({k.at_once}, programs - first_program)" if k.at_once else programs
         args = [f"{self.variables[t]}, *{self.variables[t]}.stride()," for t in k.tensors]
         sizes = ", ".join([*(f"n_{s}" for s in k.sizes), *(v for _, v in k.scalars)])
+        if "R" in dict(k.constants):
+            self.helpers.add("tall")
         constants = ", ".join(f"{n}={self._far(k) if v == FAR else v}" for n, v in k.constants)
         lines = [
             f"{k.name}[({grid},)](",
@@ -170,8 +172,9 @@ class Host:
     def _far(self, k: Launch) -> str:
         """The test whether offsets inside a tile may pass 32 bits, as text."""
         self.helpers.add("far")
+        inside = ("T", "S", "W", "N", "P")
         strides = [f"{self.variables[t]}.stride({i})" for t in k.tensors
-                   for i, a in enumerate(self.known[t].axes) if a in ("T", "S", "W", "N", "P")]  # fmt: skip
+                   for i, a in enumerate(self.known[t].axes) if a in inside]  # fmt: skip
         return f"far({', '.join(strides)})"
 
     def summed(self, source: str, target: tuple[str, ...], tensor: Tensor | None = None) -> str:

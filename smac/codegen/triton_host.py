@@ -16,6 +16,10 @@ HOST_HELPERS = {
     """Rows of a program that goes over tiles of `columns`. Two tiles of 64 read what the columns
     have half as often, where 16-bit operands [rows, whole] leave room for it on chip."""
     return 128 if dtype.itemsize == 2 and columns == 64 and whole <= 128 else columns''',
+    "broad": '''def broad(rows, n, p, dtype):
+    """Rows and columns of the tiles of a diagonal, whose operands have n and p columns: 128 read
+    them half as often as 64, where they fit on chip."""
+    return 128 if dtype.itemsize == 2 and rows == 64 and n + p <= 128 else rows''',
     "at_once": f'''def at_once(programs, each):
     """How many programs run at once: as many as fit, with `each` elements of scratch each."""
     return max(1, min(programs, 2**{SCRATCH.bit_length() - 1} // each))''',

@@ -25,7 +25,7 @@ from smac.plan.config import Tiles
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
-    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
+    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|broad|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
     r"(forward|backward)\w*)"
 )
 

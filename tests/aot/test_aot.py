@@ -58,6 +58,7 @@ SPILLS: dict[tuple[str, str], str] = {
     ("sequences_gla_chunked", "backward_chunks"): "levels of a chunk in float32",
     ("ssd_chunkedsweep", "backward_grad_inputs_0"): _WIDE,
     ("toeplitz_quadratic", "backward_grad_mask_lag_0"): _WIDE,
+    ("ssd_quadratic", "forward_kernel"): _WIDE,
 }  # fmt: skip
 Compiled = dict[str, list[dict[str, object]]]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from smac.codegen.print_triton import Text, real
-from smac.codegen.triton_entry import Entry, by_lags
+from smac.codegen.triton_entry import Entry, by_lags, of_lags
 from smac.codegen.triton_kernel import FAR, Draft, Launch, Layout, StoreText, value
 from smac.codegen.triton_lanes import both_carries
 from smac.codegen.triton_masks import along, band, meeting, note_lags, tile_lags, whole
@@ -23,7 +23,8 @@ from smac.masks.band import FULL, Form, Support, empty, form
 
 @dataclass(slots=True)
 class Gathering:
-    """One gather being written: its draft, both sides of W, and the tensors that it stores to."""
+    """One gather being written: its draft, both sides of W, the tensors that it stores to, and the
+    `weight` of all that a program adds up, where tiles have none."""
 
     d: Draft
     k: Kernel
@@ -33,6 +34,7 @@ class Gathering:
     out: str
     parts: str | None
     entries: list[Entry]
+    weight: str | None = None
 
 
 def tile_side(k: Kernel, g: Gather) -> str:
@@ -85,13 +87,26 @@ def _texts(w: Gathering) -> dict[str, object]:
     scales = [s for s in (row_scale, col_scale) if s and k.channel is None]
     x: dict[str, object] = {"channel": k.channel, "reverse": False, "inside": d.inside,
                             "whole": None, "scale": " * ".join(scales)}  # fmt: skip
+    x["weight"] = w.weight = _weight(w)
     x["edge"] = _tile(w, rows, cols, None)
-    support = FULL if k.support is None or by_lags(g.weight) else k.support
+    support = FULL if k.support is None or w.weight or by_lags(g.weight) else k.support
     if k.channel is None and not empty(support):
         free = replace(rows, mask=None, section=3), replace(cols, mask=None, section=3)
         x["whole"] = _tile(w, *free, support)
+    x["even"] = x["whole"] is not None and w.weight is not None
+    if x["even"]:
+        d.constants["EVEN"] = f"n_T % ({d.constants['C']}) == 0"
     note_lags(d, x, w.entries, "C")
     return x | _visits(w, support if x["whole"] else None)
+
+
+def _weight(w: Gathering) -> str | None:
+    """The weight of what a diagonal adds up, where it is the same for all tiles of one; None: tiles
+    have their own."""
+    if w.g.pattern != "lag" or w.d.inside or not of_lags(w.g.weight):
+        return None
+    t, s = Ix("(i_diagonal * C + o_i)", 0, None, 2), Ix("o_i", 1, None, 2)
+    return real(Entry(w.d, {"t": t, "s": s}, {}).text(w.g.weight))
 
 
 def _tile(w: Gathering, rows: Ix, cols: Ix, within: Support | None) -> dict[str, object]:
@@ -114,7 +129,7 @@ def _tile(w: Gathering, rows: Ix, cols: Ix, within: Support | None) -> dict[str,
             y[b] = operand(b_name, {"T": down, **wide})
     entry = Entry(d, {"t": rows, "s": cols}, {}, within, tile_lags(rows.section))
     w.entries.append(entry)
-    y["weight"] = real(entry.text(g.weight))
+    y["weight"] = real(entry.text(g.weight)) if w.weight is None else None
     y["gather"], y["stores"] = _added(w, entry, rows, cols)
     return y
 

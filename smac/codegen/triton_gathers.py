@@ -168,8 +168,8 @@ def _visits(w: Gathering, within: Support | None) -> dict[str, object]:
         start = ["i_diagonal = i_own + first"]
         begin, end = "tl.maximum(i_diagonal, 0)", "tl.minimum(tiles, tiles + i_diagonal)"
         x |= {"tile_row": "i_tile", "tile_col": "i_tile - i_diagonal"}
-        square: Frame = {"_d": Ix("i_own"), "_r": Ix("o_i", 0), "_c": Ix("o_i", 1)}
-        x["stores"] = [d.store(w.out, Name("total"), square, 2)]
+        x["stores"] = [_plain(d, w.out, text, {"_d": Ix("i_own"), "_h": Ix(h), "_x": Ix("o_x", 0)})
+                       for h, text in (("0", "b_low"), ("1", "b_high"))]  # fmt: skip
     elif g.pattern == "cut":
         x["stores"] = [_plain(d, w.out, "b_total", {"T": own})]
     elif g.pattern != "entry":
@@ -185,7 +185,8 @@ def _visits(w: Gathering, within: Support | None) -> dict[str, object]:
     start += [] if d.inside else ends
     if g.pattern != "entry":
         start.append(f"b_total = {zeros.get(g.pattern, 'tl.zeros([C], dtype=ACC)')}")
-    return {**x, "start": start, "enter": ends, "summed": g.pattern not in ("entry", "cut")}
+    return {**x, "start": start, "enter": ends, "diagonal": diagonal,
+            "summed": g.pattern not in ("entry", "cut")}
 
 
 def _free(within: Support, diagonal: bool, by_row: bool) -> list[str]:

@@ -310,7 +310,7 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
     rows = tile_side(k, g)
     host.helpers.add("broad")
     rest = tuple(a for a in axes if a != along)
-    parts = host.fresh("tiles", ("_d", *rest, "_r", "_c"))
+    parts = host.fresh("tiles", ("_d", *rest, "_h", "_x"))
     support = k.support
     last = f"triton.cdiv(n_T, {rows}) - 1"
     low, high = f"-({last})", last
@@ -320,7 +320,7 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
         high = f"min({high}, ({support.hi} + {rows} - 1) // {rows})"
     host.lines.append(f"first = {low}")
     host.lines.append(f"n_diagonals = max({high} - first + 1, 0)")
-    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), rows, rows])
+    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), "2", rows])
     host.launch(gather(k, g, name, host.layout, host.known, parts, None))
     f = _form(g.index[0])
     shift = " + ".join([str(f.const), *(f"{c} * {host.size(a)}" for a, c in f.sizes)])

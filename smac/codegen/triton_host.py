@@ -16,6 +16,11 @@ HOST_HELPERS = {
     """Rows of a program that goes over tiles of `columns`. Two tiles of 64 read what the columns
     have half as often, where 16-bit operands [rows, whole] leave room for it on chip."""
     return 128 if dtype.itemsize == 2 and columns == 64 and whole <= 128 else columns''',
+    "side_by_side": '''def side_by_side(x, dim):
+    """x with what is along `dim` side by side in memory, where that is long enough to matter."""
+    if x.stride(dim) == 1 or x.shape[dim] < 1024:
+        return x
+    return x.movedim(dim, -1).contiguous().movedim(-1, dim)''',
     "broad": '''def broad(rows, n, p, dtype):
     """Rows and columns of the tiles of a diagonal, whose operands have n and p columns: 128 read
     them half as often as 64, where they fit on chip."""

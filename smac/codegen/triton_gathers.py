@@ -73,7 +73,9 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
     d.extra = {"total": Text("b_total"), "w": Text("b_w"), "part": Text("b_part")}
     x = _texts(Gathering(d, k, g, kv, qg, out, parts, []))
     launch = d.finish("tiles_grad", x, warps=f"max(4, {chunk} // 16)")
-    # Four tiles a stage: a third does not fit.
+    if not diagonal:
+        return launch
+    # Four tiles of up to 128 rows a stage: a third does not fit.
     fit = f"min(2, stages(op, {chunk}, {d.constants['DN']}, {d.constants['DP']}))"
     return replace(launch, stages=fit)
 
@@ -90,7 +92,8 @@ def _texts(w: Gathering) -> dict[str, object]:
     x["weight"] = w.weight = _weight(w)
     x["edge"] = _tile(w, rows, cols, None)
     support = FULL if k.support is None or w.weight or by_lags(g.weight) else k.support
-    if k.channel is None and not empty(support):
+    # What a cut takes is sums in float64, not masks: beside them two loops spill.
+    if k.channel is None and not empty(support) and g.pattern != "cut":
         free = replace(rows, mask=None, section=3), replace(cols, mask=None, section=3)
         x["whole"] = _tile(w, *free, support)
     x["even"] = x["whole"] is not None and w.weight is not None

@@ -31,6 +31,8 @@ from smac.masks.band import FULL, Support, empty, equal_at
 
 #: Rows and columns of the tiles that a program of a read goes over.
 SHAPE = "[R, C]"
+#: The tiles that T is cut into.
+ALL = "tl.cdiv(n_T, C)"
 
 
 def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -70,6 +72,8 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
                                {"T": rows, contracted: side_c})
     _bodies(d, k, x, rows, cols, {c_name: {contracted: side_c}, k_name: {kept: side_k}})
     x["begin"], x["end"] = band(k.support, "first_row", "R", by_row=not carry.reverse)
+    # Rows that have all columns before them: the last are the longest, and start first.
+    x["late"] = x["begin"] == "0" and x["end"] != ALL and not layout.packed
     x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
     return d.finish("tiles", x, warps=f"max(4, {height} // 16)")
 
@@ -142,9 +146,9 @@ def band(support: Support | None, first: str, height: str, by_row: bool) -> tupl
     sign = -1 if by_row else 1
     begin = "0" if below is None else f"tl.maximum({_plus(first, sign * below)}, 0) // C"
     if above is None:
-        return begin, "tl.cdiv(n_T, C)"
+        return begin, ALL
     last = f"tl.maximum({_plus(f'{first} + {height}', sign * above - 1)}, -C) // C + 1"
-    return begin, f"tl.minimum(tl.cdiv(n_T, C), {last})"
+    return begin, f"tl.minimum({ALL}, {last})"
 
 
 def whole(support: Support, first: str, height: str, by_row: bool) -> tuple[str, str]:

@@ -59,7 +59,7 @@ SPILLS: dict[tuple[str, str], str] = {
     ("ssd_chunkedsweep", "backward_grad_inputs_0"): _WIDE,
     ("toeplitz_quadratic", "backward_grad_mask_lag_0"): _WIDE,
     ("ssd_quadratic", "forward_kernel"): _WIDE,
-    ("ssd_quadratic", "backward_grad_mask_cut_0"): "32 bytes: two scores [32, 32] beside float64 sums",
+    ("ssd_quadratic", "backward_grad_mask_cut_0"): "two scores beside float64 sums",
 }  # fmt: skip
 Compiled = dict[str, list[dict[str, object]]]
 

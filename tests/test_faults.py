@@ -90,7 +90,7 @@ FAULTS = (
     Fault("the last tile of a row is left out", "triton/tiles.py.jinja",
           "i_end = {{ x.end }}", "i_end = {{ x.end }} - 1", "retnet", "quadratic"),
     Fault("the mask's gradient forgets dY", "triton/tiles_grad.py.jinja",
-          "b_qk * b_dyv * (", "b_qk * (", "toeplitz", "quadratic"),
+          "b_w = b_qk * b_dyv", "b_w = b_qk", "toeplitz", "quadratic"),
 )  # fmt: skip
 TRITON = [f for f in FAULTS if f.target == "triton"]
 TORCH = [f for f in FAULTS if f.target == "torch"]

@@ -12,6 +12,19 @@ HOST_HELPERS = {
     "far": '''def far(*strides):
     """Whether offsets inside a tile, of 512 rows or columns at most, may pass 32 bits."""
     return max(strides, default=0) >= 2**22''',
+    "tall": '''def tall(columns, whole, dtype):
+    """Rows of a program that goes over tiles of `columns`. Two tiles of 64 read what the columns
+    have half as often, where 16-bit operands [rows, whole] leave room for it on chip."""
+    return 128 if dtype.itemsize == 2 and columns == 64 and whole <= 128 else columns''',
+    "side_by_side": '''def side_by_side(x, dim):
+    """x with what is along `dim` side by side in memory, where that is long enough to matter."""
+    if x.stride(dim) == 1 or x.shape[dim] < 1024:
+        return x
+    return x.movedim(dim, -1).contiguous().movedim(-1, dim)''',
+    "broad": '''def broad(rows, n, p, dtype):
+    """Rows and columns of the tiles of a diagonal, whose operands have n and p columns: 128 read
+    them half as often as 64, where they fit on chip."""
+    return 128 if dtype.itemsize == 2 and rows == 64 and n + p <= 128 else rows''',
     "at_once": f'''def at_once(programs, each):
     """How many programs run at once: as many as fit, with `each` elements of scratch each."""
     return max(1, min(programs, 2**{SCRATCH.bit_length() - 1} // each))''',
@@ -82,20 +95,17 @@ HOST_HELPERS = {
     found = found.reshape(last.shape).to(torch.int32)
     filled = (ends[1:] > ends[:-1]).reshape([-1] + [1] * (last.dim() - 1))
     return torch.where(filled, found, last.to(torch.int32))''',
-    "fold_lags": '''def fold_lags(tiles, first, out, sign, shift):
-    """Tiles [D, …, C, C] of W, one to a diagonal of tiles from `first`, summed into lags [W, …].
-
-    The lag of row r and column c of diagonal d is (first + d)·C + r - c; it goes to index
-    sign·lag + shift of `out`, in one order of additions."""
-    n, c = tiles.shape[0], tiles.shape[-1]
+    "fold_lags": '''def fold_lags(parts, first, out, sign, shift):
+    """Sums of W along diagonals of tiles, [D, …, 2, C] from the diagonal `first` on, as lags
+    [W, …]. Number x of diagonal d is of lag (first + d)·C - x, in its second half of one C more;
+    a lag goes to index sign·lag + shift of `out`, in one order of additions."""
+    n, c = parts.shape[0], parts.shape[-1]
     if n == 0:
         return
-    rows = torch.nn.functional.pad(tiles.flip(-1), (0, c)).flatten(-2)
-    sums = rows[..., : c * (2 * c - 1)].unflatten(-1, (c, 2 * c - 1)).sum(-2)
-    sums = torch.nn.functional.pad(sums, (0, 1)).movedim(-1, 1)
-    total = sums.new_zeros((n + 1, c, *sums.shape[2:]))
-    total[:n] += sums[:, :c]
-    total[1:] += sums[:, c:]
+    parts = parts.movedim(-1, 1).flip(1)
+    total = parts.new_zeros((n + 1, c, *parts.shape[2:-1]))
+    total[:n] += parts[..., 0]
+    total[1:] += parts[..., 1]
     total = total.flatten(0, 1)
     start = first * c - (c - 1)
     if sign < 0:

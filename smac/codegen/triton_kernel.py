@@ -131,15 +131,17 @@ class Draft:
             self.scope.sizes.add("P")
         return f"({text}).to(OP)" if cast else text
 
-    def core(self, value: str, frame: Frame) -> str:
-        """An operand [rows, columns] of a product without the factors of its rows."""
+    def core(self, value: str, frame: Frame, cast: bool = True) -> str:
+        """An operand [rows, columns] of a product without the factors of its rows; as numbers of
+        type ACC where it is not `cast` to the product's."""
         v = self.values[value]
         core = factors_of(v, self.scope.known).core
         tensor = self.scope.known.get(core.id) if isinstance(core, Name) else None
         masked = {a for a, ix in frame.items() if ix.mask and a not in self.scope.fixed}
         if v.tail is None and tensor is not None and masked <= set(tensor.axes):
-            return f"{self.scope.load(tensor.name, frame, 2, raw=True).text}.to(OP)"
-        return self._operand(core, v.tail, frame, 2, cast=True)
+            loaded = self.scope.load(tensor.name, frame, 2, raw=cast)
+            return f"{loaded.text}.to(OP)" if cast else real(loaded)
+        return self._operand(core, v.tail, frame, 2, cast)
 
     def whole(self, value: str, frame: Frame) -> str:
         """An operand [rows, columns] of a product, as it is loaded where it has no factors."""
@@ -167,7 +169,7 @@ class Draft:
         masks = [x for x in (mask, also) if x]
         return StoreText(pointer, value, " & ".join(masks) or None)
 
-    def finish(self, template: str, x: Mapping[str, object], warps: int = 4) -> Launch:
+    def finish(self, template: str, x: Mapping[str, object], warps: int | str = 4) -> Launch:
         """Render the template and say how to launch it."""
         scope, grid, packed = self.scope, self.grid, None
         if self.at_once:

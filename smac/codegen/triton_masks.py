@@ -1,19 +1,17 @@
-"""Contexts of the kernels over tiles of L: reads by `entry`, and gathers of the mask's gradient.
+"""Context of the reads over tiles of L: which tiles a program goes over, what it does with each.
 
-`Entry` prints a mask's entry over a tile: positions are vectors along its rows and columns, what is
-read at them rows, columns, gathers or matrix tiles, a `Between` the difference of prefix sums that
-the wrapper made in float64.
-
-Non-goals: no states, no mask families.
+Non-goals: no states, no mask families, no text of an entry (triton_entry.py), no gradients of the
+mask (triton_gathers.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from smac.codegen.print_triton import Text, show
-from smac.codegen.triton_kernel import Draft, Launch, Layout, StoreText, identifier, value
-from smac.codegen.triton_lanes import both_carries
+from smac.codegen.print_triton import real
+from smac.codegen.triton_entry import Entry, by_lags
+from smac.codegen.triton_kernel import FAR, Draft, Launch, Layout, identifier, value
 from smac.codegen.triton_sweeps import (
     DOT,
     Target,
@@ -25,76 +23,16 @@ from smac.codegen.triton_sweeps import (
     read_stores,
     sides,
 )
-from smac.codegen.triton_tiles import Frame, Ix, Tensor, spread
+from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
-from smac.expr import At, Between, Expr, Name, Pos, walk
-from smac.ir import SEQ, Gather, Kernel
-from smac.masks.band import Form, Support, equal_at, form
+from smac.expr import Expr, Name
+from smac.ir import Kernel
+from smac.masks.band import FULL, Support, empty, equal_at
 
-
-class Entry:
-    """Prints mask entries over a tile whose positions t and s are indexed by `at`."""
-
-    def __init__(self, d: Draft, t: Ix, s: Ix, channel: Frame) -> None:
-        self.d, self.at, self.channel = d, {"t": t, "s": s}, channel
-
-    def text(self, e: Expr) -> Text:
-        """`e` over the tile."""
-        return show(e, self._leaf)
-
-    def _leaf(self, e: Expr) -> Text:
-        match e:
-            case Pos(which):
-                ix = self.at[which]
-                return Text(spread(ix.var, ix.dim, 2), "int")
-            case At(base, index):
-                return self._base(base, {**self.channel, **self._frame(index)})
-            case Between(base, low, high):
-                return self._between(base, low, high)
-            case _:
-                return self._base(e, self.channel)
-
-    def _base(self, e: Expr, frame: Frame) -> Text:
-        """A value of the mask (its name hides a tensor's), a size, …"""
-        if isinstance(e, Name) and e.id in self.d.values:
-            return self.d.value(e.id, frame, 2)
-        return self.d.scope.text(e, frame, 2, {})
-
-    def _frame(self, index: tuple[Expr, ...]) -> Frame:
-        """How T (or a lag), and S where there are two indices, are read."""
-        if len(index) == 2:
-            return {"T": self._ix(index[0], "T"), "S": self._ix(index[1], "T")}
-        return {"T": self._ix(index[0], "T"), "W": self._ix(index[0], "W")}
-
-    def _ix(self, e: Expr, axis: str) -> Ix:
-        if isinstance(e, Pos):
-            return self.at[e.which]
-        text = self.text(e).text
-        section = max((self.at[n.which].section for n in walk(e) if isinstance(n, Pos)), default=0)
-        return Ix(text, 2, f"({text} >= 0) & ({text} < n_{axis})", section)
-
-    def _between(self, base: Expr, low: Expr, high: Expr) -> Text:
-        if not isinstance(base, Name):
-            raise CodegenError("triton: a sum between positions is over an expression; "
-                               "expected the name of a value")  # fmt: skip
-        ends = [self._end(high), self._end(low)]
-        g = [self._prefix(f"prefix_{base.id}", ix) for ix in ends]
-        r = [self._prefix(f"resets_{base.id}", ix) for ix in ends]
-        hi, lo = self.text(high).text, self.text(low).text
-        total = f"tl.where({r[0]} == {r[1]}, ({g[0]} - {g[1]}).to(ACC), float('-inf'))"
-        return Text(f"tl.where({hi} > {lo}, {total}, 0.0)")
-
-    def _prefix(self, tensor: str, ix: Ix) -> str:
-        return self.d.scope.load(tensor, {**self.channel, "T": ix}, 2).text
-
-    def _end(self, e: Expr) -> Ix:
-        """The index in prefix sums (of k < i) that includes position `e`."""
-        f = form(e)
-        if f is None or {abs(f.t), abs(f.s)} != {0, 1} or f.sizes or f.t + f.s != 1:
-            raise CodegenError("triton: a sum between positions other than t or s plus an integer")
-        ix = self.at["t" if f.t else "s"]
-        clamped = f"tl.minimum(tl.maximum({ix.var} + {f.const + 1}, 0), n_T)"
-        return replace(ix, var=clamped, mask=None)
+#: Rows and columns of the tiles that a program of a read goes over.
+SHAPE = "[R, C]"
+#: The tiles that T is cut into.
+ALL = "tl.cdiv(n_T, C)"
 
 
 def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
@@ -108,54 +46,127 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
     if tail and k.channel == "P":
         raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column without one")
-    chunk = f"rows({k.walk.chunk}, op)"
-    tile_rows = ("i_row", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")
+    chunk, width = f"rows({k.walk.chunk}, op)", f"width({n_contracted}, op)"
+    height = f"tall({chunk}, {width}, op)"
+    tile_rows = ("i_row", "tl.cdiv(n_T, R)", f"triton.cdiv(n_T, {height})")
     d = draft_of(k, name, layout, known, [*columns_grid(n_kept), tile_rows])
     d.about = about(read, carry)
-    d.constants = {"C": chunk, "DC": f"width({n_contracted}, op)",
-                   "BK": f"columns({n_kept}, op)", **DOT}  # fmt: skip
-    rows, cols = Ix("o_r", 0, "m_r", 0, "C"), Ix("o_s", 1, "m_s", 1, "C")
-    down = replace(cols, dim=0)
+    d.constants = {"R": height, "C": chunk, "DC": width, "BK": f"columns({n_kept}, op)", **DOT}
+    full = [f"n_{a} % ({d.constants[b]}) == 0" for a, b in ((contracted, "DC"), (kept, "BK"))]
+    # The column behind the last of P is told from the others by their mask.
+    d.constants |= {"WHOLE": "False" if tail else " and ".join(full), "FAR": FAR}
+    rows, cols = along("row", "o_i", 0, "R"), along("col", "o_j", 1, "C")
     side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
-    i_n = Ix("i_n", None, None, 2)
-    channel: Frame = {} if k.channel is None else {k.channel: i_n}
-    t, s = (cols, rows) if carry.reverse else (rows, cols)
-    x: dict[str, object] = {
-        "contracted": contracted, "kept": kept, "channel": k.channel, "read": identifier(read.out),
-        "operand": d.operand(read.operand, {"T": rows, contracted: side_c}),
-        "left": d.operand(c_name, {"T": down, contracted: side_c}),
-        "right": d.operand(k_name, {"T": down, kept: side_k}),
-    }  # fmt: skip
-    if k.channel == contracted:
-        x["operand_n"] = d.operand(read.operand, {"T": rows, **channel}, cast=False)
-        x["left_n"] = d.operand(c_name, {"T": cols, **channel}, cast=False)
-    elif k.channel is not None:
-        x["right_n"] = d.operand(k_name, {"T": cols, **channel}, cast=False)
-    assert k.entry is not None
-    x["entry"] = _number(Entry(d, t, s, channel).text(k.entry))
-    x["begin"], x["end"] = _band(k.support, "i_row", by_row=not carry.reverse)
-    x["runs"] = _meeting(d, k, k.entry, "i_row")
+    x: dict[str, object] = {"contracted": contracted, "kept": kept, "channel": k.channel,
+                            "read": identifier(read.out), "reverse": carry.reverse}  # fmt: skip
+    at: Frame = {str(k.channel): Ix("i_n", None, None, 2)}
+    if k.channel == contracted:  # then operands are read channel by channel too
+        x["operand_n"] = d.operand(read.operand, {"T": rows, **at}, cast=False)
+        x["left_n"] = d.operand(c_name, {"T": cols, **at}, cast=False)
+    elif k.channel:
+        x["right_n"] = d.operand(k_name, {"T": cols, **at}, cast=False)
+    if k.channel:
+        x["operand"] = d.operand(read.operand, {"T": rows, contracted: side_c})
+    else:
+        x["operand"] = _scaled(d, read.operand, (c_name, k_name), rows,
+                               {"T": rows, contracted: side_c})
+    _bodies(d, k, x, rows, cols, {c_name: {contracted: side_c}, k_name: {kept: side_k}})
+    x["begin"], x["end"] = band(k.support, "first_row", "R", by_row=not carry.reverse)
+    # Rows that have all columns before them: the last are the longest, and start first.
+    x["late"] = x["begin"] == "0" and x["end"] != ALL and not layout.packed
     x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
-    return d.finish("tiles", x)
+    return d.finish("tiles", x, warps=f"max(4, {height} // 16)")
 
 
-def _number(t: Text) -> str:
-    from smac.codegen.print_triton import real
+def _scaled(d: Draft, name: str, others: tuple[str, ...], rows: Ix, frame: Frame) -> str:
+    """A program's own operand with its factors, and with those of the others that are numbers."""
+    row, scale = d.weights((name,), rows)
+    _, more = d.weights(others, rows)
+    factors = [f"({row})[:, None]" if row else None, scale, more]
+    return f"({' * '.join(f for f in (d.core(name, frame, cast=False), *factors) if f)}).to(OP)"
 
-    return real(t)
+
+def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
+            operands: Mapping[str, Frame]) -> None:  # fmt: skip
+    """Texts of tiles: of those at the band's edges and at the end of T, and of the others."""
+    assert k.entry is not None
+    channel: Frame = {} if k.channel is None else {k.channel: Ix("i_n", None, None, 2)}
+    core = d.operand if k.channel else d.core
+    made: list[Entry] = []
+
+    def body(at: Ix, within: Support | None) -> dict[str, object]:
+        """A tile's, whose columns are `at`; `within`: the lags that it has."""
+        down = replace(at, dim=0)
+        t, s = (at, rows) if x["reverse"] else (rows, at)
+        assert k.entry is not None
+        made.append(Entry(d, {"t": t, "s": s}, channel, within, tile_lags(at.section), SHAPE))
+        left, right = (core(n, {"T": down, **own}) for n, own in operands.items())
+        return {"masked": within is None, "left": left, "right": right,
+                "entry": real(made[-1].text(k.entry)),
+                "col": None if k.channel else d.weights(tuple(operands), down)[0]}  # fmt: skip
+
+    # Made by lag, an entry is 0 outside of the band at no cost: its edges need no masks.
+    by_lag = by_lags(k.entry) and not k.channel
+    support = FULL if k.support is None or by_lag else k.support
+    x["edge"], x["whole"] = body(cols, None), None
+    if not k.channel and not empty(support):
+        x["whole"] = body(replace(cols, mask=None, section=3), support)
+        x["from"], x["to"] = whole(support, "first_row", "R", by_row=not x["reverse"])
+    x["even"] = by_lag and not d.scope.packed
+    if x["even"]:
+        d.constants["EVEN"] = f"n_T % ({d.constants['R']}) == 0"
+    x["runs"] = meeting(d, k, k.entry, "first_row", "R")
+    note_lags(d, x, made, "R")
 
 
-def _band(support: Support | None, own: str, by_row: bool) -> tuple[str, str]:
-    """First and last + 1 of the tiles that meet tile `own`: a row's columns, or a column's rows."""
+def along(side: str, var: str, dim: int, extent: str, section: int | None = None) -> Ix:
+    """Positions along the rows ("row") or columns ("col") of a tile."""
+    letter = "r" if side == "row" else "s"
+    return Ix(var, dim, f"m_{letter}", dim if section is None else section, extent,
+              start=f"first_{side}", place=f"o_{letter}")  # fmt: skip
+
+
+def tile_lags(section: int) -> Ix:
+    """The lags of a tile, as rows or columns know them."""
+    return Ix("o_lag", 0, None, section, "LAGS", start="first_lag", place="o_n")
+
+
+def note_lags(d: Draft, x: dict[str, object], entries: list[Entry], height: str) -> None:
+    """How many lags a tile has, where an entry is made by lag."""
+    x["lags"] = any(e.spread for e in entries)
+    if x["lags"]:
+        d.constants["LAGS"] = f"triton.next_power_of_2({d.constants[height]} + {d.constants['C']})"
+
+
+def band(support: Support | None, first: str, height: str, by_row: bool) -> tuple[str, str]:
+    """First and last + 1 of the tiles of C that `height` positions from `first` meet: rows their
+    columns, or columns their rows."""
     lo, hi = (None, None) if support is None else (support.lo, support.hi)
     below, above = (hi, lo) if by_row else (lo, hi)
     sign = -1 if by_row else 1
-    begin = "0" if below is None else f"tl.maximum({own} * C + {sign * below}, 0) // C"
-    last = None if above is None else f"tl.maximum({own} * C + C + {sign * above - 1}, -C) // C + 1"
-    return begin, "tl.cdiv(n_T, C)" if last is None else f"tl.minimum(tl.cdiv(n_T, C), {last})"
+    begin = "0" if below is None else f"tl.maximum({_plus(first, sign * below)}, 0) // C"
+    if above is None:
+        return begin, ALL
+    last = f"tl.maximum({_plus(f'{first} + {height}', sign * above - 1)}, -C) // C + 1"
+    return begin, f"tl.minimum({ALL}, {last})"
 
 
-def _meeting(d: Draft, k: Kernel, e: Expr, own: str) -> list[str]:
+def whole(support: Support, first: str, height: str, by_row: bool) -> tuple[str, str]:
+    """As `band`, those of the tiles that have no lag outside of it."""
+    below, above = (support.hi, support.lo) if by_row else (support.lo, support.hi)
+    sign = -1 if by_row else 1
+    begin = "0" if below is None else (
+        f"tl.maximum({_plus(f'{first} + {height} + C', sign * below - 2)}, 0) // C")  # fmt: skip
+    end = "n_T // C" if above is None else (
+        f"tl.maximum({_plus(first, sign * above + 1)}, 0) // C")  # fmt: skip
+    return begin, end
+
+
+def _plus(text: str, n: int) -> str:
+    return text if n == 0 else f"{text} {'+' if n > 0 else '-'} {abs(n)}"
+
+
+def meeting(d: Draft, k: Kernel, e: Expr, first: str, height: str) -> list[str]:
     """Lines that leave out tiles at whose rows and columns no run is the same, where `e` is zero
     between different runs."""
     lines = []
@@ -163,108 +174,6 @@ def _meeting(d: Draft, k: Kernel, e: Expr, own: str) -> list[str]:
         source = d.values[base.id].expr if isinstance(base, Name) and base.id in k.runs else None
         if isinstance(source, Name):
             t = d.scope.use(source.id)
-            lines.append(f"i_begin, i_end = meeting(q_{t.id}, s_{t.id}_T, {own}, i_begin, i_end, "
-                         "n_T, C)")  # fmt: skip
+            lines.append(f"i_begin, i_end = meeting(q_{t.id}, s_{t.id}_T, {first}, {height}, "
+                         "i_begin, i_end, n_T, C)")  # fmt: skip
     return sorted(lines)
-
-
-def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Tensor],
-           out: str, parts: str | None) -> Launch:  # fmt: skip
-    """W = (Q Kᵀ) ∘ (dY Vᵀ) ∘ weight, gathered into `out` (`parts`: column sums of a "cut")."""
-    kv, qg = both_carries(k)
-    own = "diag" if g.pattern == "lag" else "col" if g.pattern == "col" else "row"
-    chunk = f"rows({k.walk.chunk}, op)"
-    count = ("i_own", "n_diagonals", "n_diagonals") if own == "diag" else (
-        "i_own", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")  # fmt: skip
-    d = draft_of(k, name, layout, known, [count])
-    d.about = f"Gathers {g.out} by {g.pattern}."
-    d.inside = layout.packed and own == "diag"  # a diagonal is summed over all sequences
-    if d.inside:
-        d.scope.fixed[SEQ] = Ix(f"at_{SEQ}", fixed=True, section=1)
-    tail = value(k, kv.right).tail is not None
-    d.constants = {"C": chunk, "DN": "width(n_N, op)",
-                   "DP": f"width({length('P', tail)}, op)", **DOT}
-    if own == "diag":
-        d.scalars = {"first": "first"}
-    if k.channel is not None:
-        if tail and k.channel == "P":
-            raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column with none")
-        d.scope.fixed[k.channel] = Ix(f"at_{k.channel}", fixed=True)
-        d.grid.insert(1, (f"at_{k.channel}", f"n_{k.channel}", f"n_{k.channel}"))
-    rows, cols = Ix("o_r", 0, "m_r", 1, "C"), Ix("o_s", 1, "m_s", 1, "C")
-    down = replace(cols, dim=0)
-    x: dict[str, object] = {"channel": k.channel}
-    sides_: tuple[tuple[str, str, str, str], ...] = (("q", qg.left, "k", kv.left),
-                                                     ("dy", qg.right, "v", kv.right))  # fmt: skip
-    for (a, a_name, b, b_name), axis, var in zip(sides_, "NP", ("o_n", "o_p"), strict=True):
-        if k.channel == axis:
-            x[f"{a}_n"] = d.operand(a_name, {"T": rows}, cast=False)
-            x[f"{b}_n"] = d.operand(b_name, {"T": cols}, cast=False)
-        else:
-            wide: Frame = {axis: Ix(var, 1, f"m_{axis.lower()}", 0, f"D{axis}")}
-            x[a] = d.operand(a_name, {"T": rows, **wide})
-            x[b] = d.operand(b_name, {"T": down, **wide})
-    entry = Entry(d, rows, cols, {})
-    x["weight"] = _number(entry.text(g.weight))
-    x |= _gathered(d, g, entry, k, out, parts)
-    return d.finish("tiles_grad", x)
-
-
-def _gathered(d: Draft, g: Gather, entry: Entry, k: Kernel, out: str,
-              parts: str | None) -> dict[str, object]:  # fmt: skip
-    """Which tiles a program visits, how it adds W up, where it stores the sums."""
-    d.extra = {"total": Text("b_total"), "w": Text("b_w"), "part": Text("b_part")}
-    own = Ix("o_own", 0, "m_own")
-    start = ["o_own = i_own * C + o_i", "m_own = o_own < n_T"]
-    x: dict[str, object] = {"tile_row": "i_own", "tile_col": "i_tile"}
-    x |= {"stores": [], "tile_stores": []}
-    zeros, lines = "tl.zeros([C], dtype=ACC)", []
-    begin, end = _band(k.support, "i_own", by_row=True)
-    if g.pattern in ("row", "all", "col"):
-        lines = [f"b_total += tl.sum(b_w, {0 if g.pattern == 'col' else 1})"]
-        shift = 0 if g.pattern == "all" else _form(g.index[0]).const
-        place = f"o_own + {shift}"
-        at = Ix(f"({place})", 0, f"(m_own & ({place} >= 0) & ({place} < n_T))") if shift else own
-        x["stores"] = [d.store(out, Name("total"), {"T": at}, 1)]
-    if g.pattern == "col":
-        x["tile_row"], x["tile_col"] = "i_tile", "i_own"
-        begin, end = _band(k.support, "i_own", by_row=False)
-    elif g.pattern == "lag":
-        start = ["i_diagonal = i_own + first"]
-        begin, end = "tl.maximum(i_diagonal, 0)", "tl.minimum(tiles, tiles + i_diagonal)"
-        x["tile_row"], x["tile_col"] = "i_tile", "i_tile - i_diagonal"
-        zeros, lines = "tl.zeros([C, C], dtype=ACC)", ["b_total += b_w"]
-        whole: Frame = {"_d": Ix("i_own"), "_r": Ix("o_i", 0), "_c": Ix("o_i", 1)}
-        x["stores"] = [d.store(out, Name("total"), whole, 2)]
-    elif g.pattern == "entry":
-        first_is_row = _form(g.index[0]).t == 1
-        r, c = Ix("o_r", 0, "m_r"), Ix("o_s", 1, "m_s")
-        place2 = {"T": r, "S": c} if first_is_row else {"T": c, "S": r}
-        x["tile_stores"] = [d.store(out, Name("w"), place2, 2)]
-    elif g.pattern == "cut":
-        low, high = (entry.text(e).text for e in g.index)
-        zeros = "tl.zeros([C], dtype=tl.float64)"
-        lines = [f"b_w = tl.where({high} > {low}, b_w, 0.0).to(tl.float64)",
-                 "b_total += tl.sum(b_w, 1)", "b_part = tl.sum(b_w, 0)"]  # fmt: skip
-        assert parts is not None
-        x["stores"] = [_plain(d, out, "b_total", {"T": own})]
-        columns: Frame = {"_r": Ix("i_own"), "T": Ix("o_s", 0, "m_s")}
-        x["tile_stores"] = [_plain(d, parts, "b_part", columns)]
-    ends = [f"i_begin = {begin}", f"i_end = {end}"]
-    ends += [] if g.pattern == "lag" else _meeting(d, k, g.weight, "i_own")
-    start += [] if d.inside else ends
-    if g.pattern != "entry":
-        start.append(f"b_total = {zeros}")
-    return {**x, "inside": d.inside, "enter": ends, "gather": lines,
-            "start": "\n".join("    " + s for s in start)}  # fmt: skip
-
-
-def _plain(d: Draft, tensor: str, text: str, frame: Frame) -> StoreText:
-    pointer, mask = d.scope.address(tensor, frame, 1)
-    return StoreText(pointer, text, mask)
-
-
-def _form(e: Expr) -> Form:
-    f = form(e)
-    assert f is not None  # the adjoint law asked
-    return f

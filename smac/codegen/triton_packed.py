@@ -32,19 +32,20 @@ class Packed:
     piece: str | None
     unit: str | None
     inside: bool = False
-    tokens: str = "C"
+    tokens: str | None = None
 
 
 def packed_grid(grid: Grid, constants: Mapping[str, str],
                 inside: bool) -> tuple[Grid, Packed, dict[str, str]]:  # fmt: skip
     """The grid over sequences or slots, how a program finds its own, and scalars for that."""
-    unit = next((u for u in ("C", "SEGMENT") if u in constants), None)
+    unit = next((u for u in ("R", "C", "SEGMENT") if u in constants), None)
     if inside:
         return grid, Packed(None, None, True), {}
     piece = next((i for i, _, _ in grid if i in PIECES), None)
     if piece is None:
         return [*grid, (f"at_{SEQ}", f"n_{SEQ}", f"n_{SEQ}")], Packed(None, unit), {}
-    tokens = "ROWS" if "ROWS" in constants else "C"
+    tokens = "ROWS" if "ROWS" in constants else unit
+    assert tokens is not None
     slots = slots_of(constants[tokens])
     made = [("i_slot", "slots", slots) if i == piece else (i, a, b) for i, a, b in grid]
     return made, Packed(piece, unit, tokens=tokens), {"slots": slots}

@@ -12,10 +12,11 @@ from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
 from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_fft import convolution
+from smac.codegen.triton_gathers import gather, tile_side
 from smac.codegen.triton_join import join
 from smac.codegen.triton_kernel import carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
-from smac.codegen.triton_masks import gather, tiles
+from smac.codegen.triton_masks import tiles
 from smac.codegen.triton_packed import slots_of
 from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
 from smac.codegen.triton_prefix import prefix
@@ -306,9 +307,10 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
     if g.pattern != "lag":
         host.launch(gather(k, g, name, host.layout, host.known, out, None))
         return out
-    rows = f"rows({k.walk.chunk}, op)"
+    rows = tile_side(k, g)
+    host.helpers.add("broad")
     rest = tuple(a for a in axes if a != along)
-    parts = host.fresh("tiles", ("_d", *rest, "_r", "_c"))
+    parts = host.fresh("tiles", ("_d", *rest, "_h", "_x"))
     support = k.support
     last = f"triton.cdiv(n_T, {rows}) - 1"
     low, high = f"-({last})", last
@@ -318,7 +320,7 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
         high = f"min({high}, ({support.hi} + {rows} - 1) // {rows})"
     host.lines.append(f"first = {low}")
     host.lines.append(f"n_diagonals = max({high} - first + 1, 0)")
-    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), rows, rows])
+    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), "2", rows])
     host.launch(gather(k, g, name, host.layout, host.known, parts, None))
     f = _form(g.index[0])
     shift = " + ".join([str(f.const), *(f"{c} * {host.size(a)}" for a, c in f.sizes)])

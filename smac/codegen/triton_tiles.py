@@ -48,6 +48,7 @@ class Ix:
     `section` is where `var` is known: loads go to the last section among their indices'.
     `fixed` scalars are added to the tensor's base pointer. The position is `start` + `var` where
     there is a start, a 64-bit scalar: the tile's own offsets then do not change along a loop.
+    `place` names the position in 32 bits, for what is only compared, subtracted or made a number.
     """
 
     var: str
@@ -57,6 +58,7 @@ class Ix:
     extent: str = ""
     fixed: bool = False
     start: str = ""
+    place: str = ""
 
     @property
     def position(self) -> str:
@@ -152,7 +154,8 @@ class Scope:
         dims = {ix.dim for ix in ixs if ix.dim is not None}
         own = 2 if len(dims) > 1 or 2 in dims else len(dims)
         section = max([self._section(t), *(ix.section for ix in ixs)])
-        key = (name, own, tuple((ix.start, ix.var, ix.dim if own > 1 else 0) for ix in ixs))
+        where = tuple((ix.start, ix.var, ix.dim if own > 1 else 0) for ix in ixs)
+        key = (name, own, section, where)
         if key not in self._made:
             taken = sum(1 for k in self._made if k[0] == name)
             made = f"x_{t.id}" + (f"_{taken + 1}" if taken else "")

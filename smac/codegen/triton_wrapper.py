@@ -25,7 +25,7 @@ from smac.plan.config import Tiles
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
-    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
+    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|broad|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
     r"(forward|backward)\w*)"
 )
 
@@ -58,6 +58,8 @@ class Host:
     lanes: int = 1
     made: set[str] = field(default_factory=set)
     count: int = 0
+    #: Tensors of lags that lie side by side.
+    aligned: set[str] = field(default_factory=set)
     #: Vectors over the rows of chunks (triton_rows.py), by chunk and what they hold.
     rows: dict[tuple[int, object], str] = field(default_factory=dict)
     #: Tensors of lanes that are taken in turn (triton_turns.py), by the same.
@@ -149,10 +151,14 @@ class Host:
     def launch(self, k: Launch) -> None:
         """Call a kernel, or as many programs of it at a time as run at once."""
         self.kernels.append(k)
+        if "LAGS" in dict(k.constants):
+            self._align(k)
         programs = " * ".join(k.grid) or "1"
         grid = f"min({k.at_once}, programs - first_program)" if k.at_once else programs
         args = [f"{self.variables[t]}, *{self.variables[t]}.stride()," for t in k.tensors]
         sizes = ", ".join([*(f"n_{s}" for s in k.sizes), *(v for _, v in k.scalars)])
+        if "R" in dict(k.constants):
+            self.helpers.add("tall")
         constants = ", ".join(f"{n}={self._far(k) if v == FAR else v}" for n, v in k.constants)
         lines = [
             f"{k.name}[({grid},)](",
@@ -168,11 +174,21 @@ class Host:
                      *(f"    {x}" for x in lines)]  # fmt: skip
         self.lines += lines
 
+    def _align(self, k: Launch) -> None:
+        """Lags that a kernel reads in runs lie side by side."""
+        for t in k.tensors:
+            if "W" in self.known[t].axes and t not in self.aligned:
+                var, at = self.variables[t], self.known[t].axes.index("W")
+                self.lines.append(f"{var} = side_by_side({var}, {at})")
+                self.helpers.add("side_by_side")
+                self.aligned.add(t)
+
     def _far(self, k: Launch) -> str:
         """The test whether offsets inside a tile may pass 32 bits, as text."""
         self.helpers.add("far")
+        inside = ("T", "S", "W", "N", "P")
         strides = [f"{self.variables[t]}.stride({i})" for t in k.tensors
-                   for i, a in enumerate(self.known[t].axes) if a in ("T", "N", "P")]  # fmt: skip
+                   for i, a in enumerate(self.known[t].axes) if a in inside]  # fmt: skip
         return f"far({', '.join(strides)})"
 
     def summed(self, source: str, target: tuple[str, ...], tensor: Tensor | None = None) -> str:

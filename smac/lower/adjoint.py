@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from smac.derive import diff
 from smac.expr import ZERO, Expr, Name, names
 from smac.ir import Buffer, Carry, Kernel, Read, Step, Store, Value, Walk
+from smac.lower.direct import direct
 from smac.lower.kernels import Order
 from smac.lower.mask_values import canonical
 from smac.lower.sides import (
@@ -117,6 +118,8 @@ def apart(order: Order) -> Backward:
     if saves:
         scratch += [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
     steps.append(pointwise("grad_inputs", input_stores(order)))
+    if not order.stateful:  # sweeps have a state in their registers, and no room beside it
+        steps, scratch = direct(steps, scratch)
     return Backward(tuple(steps), tuple(scratch))
 
 

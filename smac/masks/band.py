@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from smac.expr import At, Call, Expr, Num, Pos, Size, call, children, transform
+from smac.expr import At, Between, Call, Expr, Num, Pos, Size, call, children, transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,33 @@ def reads(e: Expr, where: Support = FULL) -> Iterator[tuple[At, Support]]:
         case _:
             for c in children(e):
                 yield from reads(c, where)
+
+
+def inside(e: Expr, where: Support) -> Expr:
+    """`e` on the lags of `where` alone: conditions that all of them answer alike are decided."""
+
+    def decided(n: Expr) -> Expr | None:
+        if isinstance(n, At | Between):
+            return n
+        if isinstance(n, Call) and n.fn == "where":
+            cond, a, b = n.args
+            if empty(meet(where, _false(cond))):
+                return inside(a, where)
+            if empty(meet(where, _true(cond))):
+                return inside(b, where)
+        if isinstance(n, Call) and n.fn in _LIMITS:
+            if empty(meet(where, _false(n))):
+                return Num(1)
+            if empty(meet(where, _true(n))):
+                return Num(0)
+        return None
+
+    return transform(e, decided)
+
+
+def never_below(f: Form, where: Support) -> bool:
+    """Whether a form of t − s is 0 or more on all lags of `where`; False where that is unknown."""
+    return f.t == -f.s and empty(meet(where, _limit("lt", f)))
 
 
 def highest(f: Form, where: Support, T: int) -> int:

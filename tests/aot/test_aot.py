@@ -59,6 +59,8 @@ SPILLS: dict[tuple[str, str], str] = {
     ("sequences_gla_chunked", "backward_chunks"): "levels of a chunk in float32",
     ("ssd_chunkedsweep", "backward_grad_inputs_0"): _WIDE,
     ("toeplitz_quadratic", "backward_grad_mask_lag_0"): _WIDE,
+    ("ssd_quadratic", "forward_kernel"): _WIDE,
+    ("ssd_quadratic", "backward_grad_mask_cut_0"): "two scores beside float64 sums",
 }  # fmt: skip
 Compiled = dict[str, list[dict[str, object]]]
 

@@ -250,6 +250,17 @@ def as_in_16_bits(spec: str, order: str, **sizes: int) -> float:
     return error if any(found) else math.inf
 
 
+def in_tall_tiles(spec: str, **sizes: object) -> float:
+    """A cell of the quadratic order with programs of two tiles' rows and broad diagonals, as 16-bit
+    types have them."""
+    with (rewritten("return 128 if dtype.itemsize == 2 and columns == 64 and whole <= 128", "return"
+                    " 2 * columns if True") as tall,
+          rewritten("return 128 if dtype.itemsize == 2 and rows == 64 and n + p <= 128",
+                    "return 2 * rows if True")):  # fmt: skip
+        error = cell(spec, "quadratic", **sizes)  # type: ignore[arg-type]
+    return error if any(tall) else math.inf
+
+
 def cells() -> dict[str, Callable[[], float]]:
     """Every cell by name."""
     made: dict[str, Callable[[], float]] = {}
@@ -333,6 +344,7 @@ def cells() -> dict[str, Callable[[], float]]:
     for T in (0, 1):
         add(f"circulant-fft-T{T}", "circulant", "fft", T=T)
         add(f"bidirectional_toeplitz-fft-T{T}", "bidirectional_toeplitz", "fft", T=T)
+    add("toeplitz-quadratic-many-lags", "toeplitz", "quadratic", W=1030, T=17)
     add("toeplitz-fft-more-lags", "toeplitz", "fft", W=45)
     add("documents_of_heads-chunked-state", "documents_of_heads", "chunked", state=True, B=2)
     packed = {"ends": (0, 37, 37, 38, 71)}
@@ -357,6 +369,14 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec, order in (("quasi", "chunks"), ("quasi", "chunked"), ("rwkv6", "chunked"),
                         ("gla", "chunked"), ("many_lanes", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-differences"] = partial(as_in_16_bits, spec, order)
+    for spec, more in (
+        ("toeplitz", {"T": 70}), ("toeplitz", {"T": 64}), ("toeplitz", packed),
+        ("bidirectional_toeplitz", {"T": 70}), ("window_decay", {"T": 70}), ("dense", packed),
+        ("document_causal", {"T": 70}), ("packed_ssd", packed), ("transposed_lags", {"T": 70}),
+        ("channel_p", {}), ("gla", {"T": 19}), ("linear_attention", {}),
+    ):  # fmt: skip
+        name = "packed" if more is packed else f"T{more.get('T', SIZES['T'])}"
+        made[f"{spec}-tall-{name}"] = partial(in_tall_tiles, spec, **more)
     for spec, sizes in (("ssd", {"T": 35, "P": 20}), ("three_lanes", {"T": 5, **MANY}),
                         ("gla", {"T": 5, **MANY})):  # fmt: skip
         made[f"{spec}-linear-turns"] = partial(in_turn, spec, **sizes)

@@ -23,7 +23,8 @@ from smac.runtime.tape import Tape
 
 CASES = (
     ("ssd", "chunked", {"state": True}), ("multiscale", "chunks", {"H": 1}),
-    ("packed_ssd", "quadratic", {"packed": True, "H": 1}), ("toeplitz", "quadratic", {"H": 1}),
+    ("packed_ssd", "quadratic", {"packed": True, "H": 1}),
+    ("toeplitz", "quadratic", {"H": 2, "W": 1030}),  # lags enough to be laid side by side
     ("retnet", "linear", {"H": 1, "T": 5}), ("xpos", "chunked", {"state": True, "H": 1}),
 )  # fmt: skip
 
@@ -75,7 +76,7 @@ def calls(spec: str, order: str, state: bool = False, packed: bool = False,
     shape, then others of the same strides, then others whose last axis is no longer contiguous."""
     op = c.compiled(spec, order)
     given = {**c.SIZES, "T": 19, **sizes}
-    given["W"] = given["T"]
+    given.setdefault("W", given["T"])
     inputs = c.draw(op, given, False)
     more: dict[str, Any] = {}
     if packed:

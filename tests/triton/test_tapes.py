@@ -18,5 +18,7 @@ def test_played_programs_have_the_bits_of_called_ones() -> None:
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 6, done.stderr[-2000:]
     assert not [x for x in found if x["wrong"] or x["not"] or x["tapes"] != [2, 2]], found
-    # Not idle: there are tensors to hold to, launches, and memory that only kernels see.
-    assert all(x["held"] >= 15 and x["steps"] >= 16 and x["scratch"] for x in found), found
+    # Not idle: there are tensors to hold to, launches, and memory that only kernels see (there is
+    # none in the quadratic order of a mask of lags alone: torch folds those).
+    assert all(x["held"] >= 15 and x["steps"] >= 16 for x in found), found
+    assert all(x["scratch"] for x in found if x["case"] != "toeplitz-quadratic"), found

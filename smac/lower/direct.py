@@ -1,0 +1,49 @@
+"""Gradients that a read's kernel can store itself: no scratch between it and a pointwise kernel.
+
+Non-goals: no sums over heads or batch entries (their gradients stay in scratch), no new kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smac.expr import Name, names
+from smac.ir import Buffer, Kernel, Step, Store
+
+
+def direct(steps: list[Step], scratch: list[Buffer]) -> tuple[list[Step], list[Buffer]]:
+    """`steps` and `scratch` with each store of the last, pointwise step done by the kernel whose
+    read it is of, where nothing else reads that, and every head and token has its own."""
+    *first, last = steps
+    assert isinstance(last, Kernel)
+    axes = {b.name: b.axes for b in scratch}
+    moved: dict[str, Store] = {}
+    for s in last.stores:
+        outs = sorted(names(s.expr) & axes.keys())
+        if len(outs) == 1 and axes[outs[0]] == s.axes and _alone(last, s, outs[0]):
+            moved[outs[0]] = s
+    done = [_storing(k, moved) for k in first]
+    found = {out for out, s in moved.items() if any(s in k.stores for k in _kernels(done))}
+    left = tuple(s for s in last.stores if not any(moved[out] is s for out in found))
+    kept = [b for b in scratch if b.name not in found]
+    return [*done, *([replace(last, stores=left)] if left else [])], kept
+
+
+def _alone(k: Kernel, s: Store, out: str) -> bool:
+    """Whether `s` alone fills its buffer, and alone reads `out`."""
+    others = [o for o in k.stores if o is not s]
+    return not any(o.buffer == s.buffer or out in names(o.expr) for o in others)
+
+
+def _storing(step: Step, moved: dict[str, Store]) -> Step:
+    """A read's kernel with the store in the place of its read's own."""
+    if not isinstance(step, Kernel) or len(step.stores) != 1 or len(step.reads) != 1:
+        return step
+    (store,) = step.stores
+    if store.buffer not in moved or store.expr != Name(step.reads[0].out):
+        return step
+    return replace(step, stores=(moved[store.buffer],))
+
+
+def _kernels(steps: list[Step]) -> list[Kernel]:
+    return [k for k in steps if isinstance(k, Kernel)]

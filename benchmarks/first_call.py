@@ -86,6 +86,7 @@ def child(name: str, tune: str, folder: Path, off: bool) -> dict[str, Any]:
     env = {**os.environ, "TRITON_CACHE_DIR": str(folder / "triton"), "XDG_CACHE_HOME": str(folder),
            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
            **({"SMAC_SELF_CHECK": "0"} if off else {})}  # fmt: skip
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its modules' bytecode
     done = subprocess.run([sys.executable, "-m", "benchmarks.first_call", "--child", name,
                            "--tune", tune], env=env, stdout=subprocess.PIPE, text=True,
                           check=False)  # fmt: skip

@@ -115,10 +115,10 @@ def test_plan_prints_candidates_and_takes_sizes(capsys: pytest.CaptureFixture[st
     assert "T=8192" in out
     assert "H=8 " in out
     assert all(order in out for order in ("chunked", "quadratic", "linear"))
-    _, small, _ = run(capsys, "plan", "ssd", "T=64", "--device", "h100")
+    _, small, _ = run(capsys, "plan", "ssd", "T=32", "--device", "h100")
     assert "chosen  quadratic" in small
     (where,) = re.findall(r"^crossover  the quadratic order wins below T=(\d+)$", out, re.M)
-    assert 64 < int(where) <= 16384
+    assert 32 < int(where) <= 16384
     for T, chosen in ((int(where) - 16, True), (int(where), False)):
         _, at, _ = run(capsys, "plan", "ssd", f"T={T}", "H=8", "--device", "h100")
         assert ("chosen  quadratic" in at) == chosen

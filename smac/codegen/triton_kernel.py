@@ -69,6 +69,8 @@ class Launch:
     stages: str = ""
     #: Programs that run at once, where each has scratch of its own; "": all of them.
     at_once: str = ""
+    #: Whether products and sums may be rounded once, together.
+    fused: bool = True
 
 
 @dataclass(slots=True)

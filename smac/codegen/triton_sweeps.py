@@ -241,7 +241,9 @@ def recurrent(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         "right": d.operand(k_name, side_k, cast=False),
         "stores": read_stores(d, read, targets, out, kept, 1),
     }  # fmt: skip
-    return d.finish("recurrent", x)
+    # Threads that share a sum over rows each add the others' products to their own. Fused with it,
+    # the own one is not rounded as the others have it, and their copies of the sum differ.
+    return replace(d.finish("recurrent", x), fused=False)
 
 
 def about(read: Read | None, carry: Carry) -> str:

@@ -166,6 +166,7 @@ class Host:
             *([f"    {sizes},"] if sizes else []),
             f"    {constants}, num_warps={_warps(k, self.program.tiles)},",
             f"    num_stages={_stages(k, self.program.tiles)},",
+            *([] if k.fused else ["    enable_fp_fusion=False,"]),
             ")",
         ]
         if k.at_once:

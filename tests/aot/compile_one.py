@@ -60,7 +60,8 @@ def source(fn: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
-    settings = {k: options[k] for k in ("num_warps", "num_stages")}
+    settings = {k: options[k] for k in ("num_warps", "num_stages", "enable_fp_fusion")
+                if k in options}
     values = dict(zip(fn.arg_names, args, strict=False)) | {
         k: v for k, v in options.items() if k not in settings
     }

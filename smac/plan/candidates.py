@@ -239,6 +239,8 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
 
 def _rows(x: Shape, r: Request) -> list[int]:
     most = largest_chunk(r.target, x.item)
+    if r.target == "triton" and x.item == 2:  # tensor cores want all rows that there are
+        return [min(most, 32 if x.T <= 64 else most)]
     return [c for c in ROWS[r.target]
             if r.target == "torch" or (c <= most and _worthwhile(x, r, c))]  # fmt: skip
 
@@ -261,10 +263,11 @@ def _chunks(x: Shape, r: Request, device: Device, way: Way) -> list[int]:
 
 
 def _small(x: Shape, r: Request) -> bool:
-    """Whether a forward sweep is better off with small chunks: with a state that is wide, it is
-    registers that keep programs waiting, and where lanes decay each score has a weight to make.
+    """Whether a forward sweep is better off with small chunks: with one state that is wide, it is
+    registers that keep programs waiting, and where it decays each score has a weight to make.
     Measured on an H100 at N = 64, 128, 256 with and without decays (benchmarks/LOG.md)."""
-    return not r.backward and x.n("QK") >= 128 and any(a.log_decay != ZERO for a in _lanes(r))
+    lanes = _lanes(r)
+    return not r.backward and x.n("QK") >= 128 and len(lanes) == 1 and lanes[0].log_decay != ZERO
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

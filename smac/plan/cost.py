@@ -35,7 +35,7 @@ _SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
 #: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it; of
 #: the torch target on a GPU, and of triton's schedules.
 _GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
-_DOTS = {"tiles": 0.2, "sweep": 0.26, "chunks": 0.35, "tokens": 1.0}
+_DOTS = {"tiles": 0.64, "sweep": 0.26, "chunks": 0.35, "tokens": 1.0}
 #: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
 #: sweeps reads wide states a second time for the gradients of decays, little of it in parallel.
 _REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.4), "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}
@@ -46,15 +46,20 @@ _CPU_HALF = 4
 VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
-#: A chunk of a sweep that makes states alone, against one that reads them.
-_STATE_STEP = 0.55
+#: A chunk of a sweep that makes states alone, and a segment's state that is joined to the others,
+#: against a chunk that reads them.
+_STATE_STEP, _JOIN_STEP = 0.4, 0.15
 #: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
 _ENTRY_OPS = 10
 #: Rows of a chunk in a sweep that turns its products, and its step against one of 64 rows.
 TURNED_ROWS, _TURNED_STEP = 32, 0.45
-#: A tile of the quadratic order against a chunk of a sweep, and each node of its entry: they are
-#: not pipelined, and a sum of decays is two loads in float64 and an exp.
-_TILE_STEP, _NODE_STEP = 2.0, 2.0
+#: A tile of the quadratic order against a chunk of a sweep, each node of its entry, and what is
+#: read for each pair of tokens: a sum of decays is two loads in float64 and an exp. A mask per
+#: channel makes them for each one, without tensor cores.
+_TILE_STEP, _NODE_STEP, _PAIR_STEP, _CHANNEL_TILE = 0.5, 0.02, 1.9, 32.0
+#: What a further lane of a chunk takes against the first, and a chunk or tile with a normaliser
+#: against one without: its one more column is masked, and pads the others to twice their number.
+_LANE_STEP, _TAIL_STEP, _TAIL_TILE = 1.8, 5.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +226,17 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * channel_size(x)
         programs = heads * pieces * columns
         row = entries(x, C, whole=True) / (max(x.T, 1) * C)  # tiles of a row of tiles, on average
-        steps = (_TILE_STEP + _NODE_STEP * x.nodes) * row * C / 64
+        steps = (_TILE_STEP + _NODE_STEP * x.nodes + _PAIR_STEP * x.pairs) * row * C / 64
+        steps *= (1 + back) * (_TAIL_TILE if x.tail else 1) * (_CHANNEL_TILE if x.channel else 1)
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)
     else:
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
         step = _TURNED_STEP if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
-        programs, steps = heads * columns, pieces * step
+        lanes = 1 + _LANE_STEP * (max(x.rank or 1, x.sides) / x.sides - 1)
+        programs, steps = heads * columns, pieces * step * lanes
+        steps *= _TAIL_STEP * (1 + back) if x.tail else 1
     space = 0
     kept = x.states_between(C) if schedule == "chunks" else x.states
     states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
@@ -238,7 +246,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
         entering = Work((), 0, (("operands", sweeps * x.given * x.item),
                                 ("ends", 4 * (1 + back) * ends)), 2 * sweeps, 0, programs,
-                        sweeps * (_STATE_STEP * pieces / segments + segments))  # fmt: skip
+                        sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments))  # fmt: skip
         space = (1 + back) * ends
     if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides

@@ -75,8 +75,8 @@ def from_dict(row: Mapping[str, object]) -> Device:
 _MB, _GB = 2**20, 1e9
 _H100 = Device(
     "h100", "gpu", dot64=40e12, dot32=50e12, dot16=740e12, scalar=30e12,
-    bandwidth=3020 * _GB, cached=5500 * _GB, cache=40 * _MB, launch=4e-6, op=6e-6,
-    step=1.8e-6, token=0.4e-6, units=132, on_chip=227 * 1024, in_flight=256 * _MB,
+    bandwidth=3020 * _GB, cached=5500 * _GB, cache=40 * _MB, launch=2.5e-6, op=6e-6,
+    step=1.8e-6, token=0.9e-6, units=132, on_chip=227 * 1024, in_flight=256 * _MB,
 )  # fmt: skip
 _CPU = Device(  # one thread of a busy Xeon; the torch target multiplies bfloat16 in float32
     "cpu", "cpu", dot64=25e9, dot32=50e9, dot16=50e9, scalar=5e9,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smac.expr import Call, Expr, Num, Size, names, walk
+from smac.expr import At, Between, Call, Expr, Num, Size, names, walk
 from smac.masks.base import Mask, Support
 from smac.masks.lanes import Lanes, carried, resets_every, turned
 from smac.plan.config import MOST_LANES
@@ -26,7 +26,8 @@ class Shape:
     many as `states`; `resets`: whether chunks start where lanes reset. `learned`: the mask has
     gradients.
     `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
-    `nodes`: operations in one entry of the mask.
+    `nodes`: operations in one entry of the mask; `pairs`: what it reads for each pair of tokens,
+    not for a row, a column or a lag: sums between the two, and entries of matrices.
     `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
     """
 
@@ -50,6 +51,7 @@ class Shape:
     dft: bool
     channel: str | None
     nodes: int
+    pairs: int
     matvec: int
     again: bool
     item: int
@@ -114,7 +116,7 @@ def shape_of(request: Request) -> Shape:
         learned=_learned(request),
         above=generators is not None and bool(generators.above),
         symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
-        nodes=_nodes(mask),
+        nodes=_nodes(mask), pairs=_pairs(mask),
         matvec=mask.matvec_cost(T), again=needs_y(spec), item=item, acc=max(item, 4),
         given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),
     )  # fmt: skip
@@ -171,6 +173,12 @@ def _gradient_reads(e: Expr) -> bool:
 def _static(e: Expr) -> bool:
     """No tensor in it."""
     return all(isinstance(x, Num | Size | Call) for x in walk(e))
+
+
+def _pairs(mask: Mask) -> int:
+    """Reads of an entry that are made for each pair of tokens."""
+    return sum(isinstance(x, Between) or (isinstance(x, At) and len(x.index) > 1)
+               for x in walk(mask.entry()))  # fmt: skip
 
 
 def _nodes(mask: Mask) -> int:

@@ -246,7 +246,8 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
         entering = Work((), 0, (("operands", sweeps * x.given * x.item),
                                 ("ends", 4 * (1 + back) * ends)), 2 * sweeps, 0, programs,
-                        sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments))  # fmt: skip
+                        sweeps * (_STATE_STEP * pieces / segments
+                                  + _JOIN_STEP * segments))  # fmt: skip
         space = (1 + back) * ends
     if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides

@@ -250,6 +250,13 @@ def test_values_are_those_of_the_language() -> None:
         value(scalar("x[s - t]", entry=True), point)
 
 
+def test_values_of_formulas_let_go_are_not_those_of_the_next() -> None:
+    """What a point has seen is known by the identity of its nodes, which memory gives out again."""
+    point = Point(9, {"x": [float(k) for k in range(9)]}, 3, 1)
+    for n in range(200):
+        assert value(scalar(f"(x * {n})[t]", entry=True), point) == 3.0 * n
+
+
 def test_the_page_is_true() -> None:
     rows = classification.PAGE.read_text("utf-8").splitlines()
     there = [re.sub(r" \| [0-9.]+ \|$", "", row) for row in rows if row.startswith("| ")]

@@ -18,7 +18,7 @@ from smac.axes import Scope
 from smac.errors import SmacError
 from smac.expr import Call, Expr, Name, Num, children, walk
 from smac.masks.base import Lane, Mask
-from smac.masks.classify.evaluate import Point, Tensor, placed, value
+from smac.masks.classify.evaluate import Memo, Point, Tensor, placed, value
 from smac.show import show
 
 LENGTHS = (1, 2, 5, 9, 16)
@@ -61,7 +61,7 @@ class _Entries:
         self.positive = positive
         self.drawn = {n: self._draw(n, _LONG) for n in names}
         self.long = _long(formula)
-        self.memo: dict[tuple[int, int, int], float] = {}
+        self.memo: Memo = {}
 
     def _draw(self, name: str, length: int) -> Tensor:
         axes = self.scope.of_name[name]

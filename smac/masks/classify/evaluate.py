@@ -30,6 +30,7 @@ from smac.expr import (
 )
 
 Tensor = float | int | list[float] | list[int] | list[list[float]]
+Memo = dict[tuple[int, int, int], tuple[Expr, float]]
 _RESET = -256.0
 
 
@@ -47,8 +48,9 @@ class Point:
     s: int = 0
     index: Mapping[str, int] | None = None
     strict: bool = True
-    #: What bases are at places along T or W, by the identity of their nodes.
-    memo: dict[tuple[int, int, int], float] = field(default_factory=dict, compare=False)
+    #: What bases are at places along T or W, by the identity of their nodes; and the nodes, since
+    #: one that nobody holds any more gives its identity to the next.
+    memo: Memo = field(default_factory=dict, compare=False)
 
     def along(self, k: int) -> Point:
         """The place k of the sequence (or lag) axis, for pointwise bases."""
@@ -126,11 +128,11 @@ def _read(base: Expr, at: list[int], p: Point) -> float:
 
 
 def placed(e: Expr, k: int, p: Point) -> float:
-    """`e`, which has no positions, at place k of its axis. The caller keeps `e` alive."""
+    """`e`, which has no positions, at place k of its axis."""
     key = (id(e), k, p.T)
     if key not in p.memo:
-        p.memo[key] = value(e, p.along(k))
-    return p.memo[key]
+        p.memo[key] = e, value(e, p.along(k))
+    return p.memo[key][1]
 
 
 def _length(base: Expr, p: Point) -> int:

@@ -241,14 +241,10 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     kept = x.states_between(C) if schedule == "chunks" else x.states
     states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
     entering = None
-    if segments:  # what enters the segments: a sweep for the states alone, and a join, a side
-        sweeps, programs, steps = (1 + back) * x.sides, programs * segments, steps / segments
-        ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
-        entering = Work((), 0, (("operands", sweeps * x.given * x.item),
-                                ("ends", 4 * (1 + back) * ends)), 2 * sweeps, 0, programs,
-                        sweeps * (_STATE_STEP * pieces / segments
-                                  + _JOIN_STEP * segments))  # fmt: skip
-        space = (1 + back) * ends
+    if segments:
+        programs, steps = programs * segments, steps / segments
+        entering = _entering(x, back, heads, segments, programs, pieces)
+        space = entering.workspace
     if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides
         programs *= (kept or 1) if x.in_turn else 1
@@ -276,6 +272,16 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
             space = tokens_space(x)
     kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
+
+
+def _entering(x: Shape, back: bool, heads: int, segments: int, programs: int,
+              pieces: int) -> Work:  # fmt: skip
+    """What enters the segments of a sweep: a sweep for the states alone, and a join, a side."""
+    sweeps = (1 + back) * x.sides
+    ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
+    traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * (1 + back) * ends))
+    steps = sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments)
+    return Work((), 0, traffic, 2 * sweeps, (1 + back) * ends, programs, steps)
 
 
 def _triton_channel(x: Shape, back: bool, C: int) -> Work:

@@ -36,6 +36,7 @@ TABLE = ROOT / "build" / "aot.txt"
 _STATE = "the state [128, 64] in float32 beside a chunk's operands and its output"
 _BOTH = "scores and their gradient [64, 64] in float32 beside both states of a chunk"
 _SCORES = "scores, masked scores and their gradient [64, 64] in float32 beside two operands"
+_SUMS = "sums of decays in float64 beside scores [128, 64] and an output in float32"
 _WIDE = "float64 alone: twice the registers a number"
 SPILLS: dict[tuple[str, str], str] = {
     ("linear_attention_chunked", "forward_output"): _STATE + ", and that of the normaliser",
@@ -60,6 +61,9 @@ SPILLS: dict[tuple[str, str], str] = {
     ("ssd_chunkedsweep", "backward_grad_inputs_0"): _WIDE,
     ("toeplitz_quadratic", "backward_grad_mask_lag_0"): _WIDE,
     ("ssd_quadratic", "forward_kernel"): _WIDE,
+    ("packed_ssd_quadratic", "forward_kernel"): _SUMS,
+    ("sequences_toeplitz_quadratic", "backward_grad_mask_lag_0"):
+        "two tiles of scores [128, 128] in float32, eight warps",
     ("ssd_quadratic", "backward_grad_mask_cut_0"): "two scores beside float64 sums",
 }  # fmt: skip
 Compiled = dict[str, list[dict[str, object]]]

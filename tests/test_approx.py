@@ -298,7 +298,7 @@ def test_the_page_is_up_to_date() -> None:
         assert cells[:5] == again[:5], "docs/approximations.md: run make docs"
         measured, now = float(cells[-2]), float(again[-2])
         assert measured <= float(tol)
-        assert math.isclose(measured, now, rel_tol=0.2)
+        assert math.isclose(measured, now, rel_tol=0.4)
 
 
 def test_plan_says_where_a_rank_outgrows_the_target(

@@ -5,7 +5,7 @@ state does not depend on what enters it, so one sweep finds that for all segment
 goes over the segments, and the sweep that was asked for starts everywhere at once. K and V (Q and
 dY) are read once more for it.
 
-Non-goals: how long a segment is (plan/cost.py), kernels that carry no state along T.
+Non-goals: how long a segment is (plan/cuts.py), kernels that carry no state along T.
 """
 
 from __future__ import annotations

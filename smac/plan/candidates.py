@@ -25,7 +25,7 @@ from smac.masks.base import Lane
 from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.config import MOST_LANES
-from smac.plan.cost import TURNED_ROWS, channel_size, fits, turns
+from smac.plan.cuts import TURNED_ROWS, channel_size, fits, turns
 from smac.plan.devices import Device
 from smac.plan.digits import few_digits
 from smac.plan.shape import Shape

@@ -15,6 +15,16 @@ from dataclasses import dataclass, replace
 
 from smac.plan.bands import entries
 from smac.plan.channel_work import channel_work
+from smac.plan.cuts import (
+    RESIDENT,
+    VALUE_TILE,
+    channel_size,
+    chunk_bytes,
+    operands_of,
+    segment_tokens,
+    span_tokens,
+    turns,
+)
 from smac.plan.devices import ITEMSIZE, Device
 from smac.plan.dots import dots
 from smac.plan.shape import Shape
@@ -42,8 +52,6 @@ _REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.4), "chunks": (0.8, 0.65), "toke
 #: What the kernels of a segmented walk are like, forward and backward.
 _SEGMENTED = ("sweep", "chunks")
 _CPU_HALF = 4
-#: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
-VALUE_TILE, _RESIDENT, _STAGES = 64, 2, 2
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
 #: A chunk of a sweep that makes states alone, and a segment's state that is joined to the others,
@@ -51,8 +59,8 @@ _KERNELS, _BACKWARD_KERNELS = 1, 4
 _STATE_STEP, _JOIN_STEP = 0.4, 0.15
 #: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
 _ENTRY_OPS = 10
-#: Rows of a chunk in a sweep that turns its products, and its step against one of 64 rows.
-TURNED_ROWS, _TURNED_STEP = 32, 0.45
+#: The step of a sweep that turns its products against one of 64 rows.
+_TURNED_STEP = 0.45
 #: A tile of the quadratic order against a chunk of a sweep, each node of its entry, and what is
 #: read for each pair of tokens: a sum of decays is two loads in float64 and an exp. A mask per
 #: channel makes them for each one, without tensor cores.
@@ -100,47 +108,6 @@ class Work:
         return sum(d.flops for d in self.dots)
 
 
-def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
-    """Tokens that the torch target keeps in flight: chunks, a power of two of them.
-
-    As many as keep scores, weights, states and operands within `device.in_flight` bytes, one chunk
-    at least: n = max(1, ⌊in_flight / bytes(chunk)⌋), with
-    bytes(C) = acc·B·(C²·(heads(QK) + 2·heads(QKL)) + rank·H·N·P + C·(Q, K, V and Y's elements)).
-    """
-    chunks = max(1, -(-x.T // chunk))
-    size = _chunk_bytes(x, chunk) * (2 if backward else 1)
-    n = max(1, min(device.in_flight // max(size, 1), 2 ** (chunks - 1).bit_length()))
-    return int(chunk * 2 ** (n.bit_length() - 1))
-
-
-def span_tokens(x: Shape, device: Device, chunk: int) -> int:
-    """Tokens of a segment of a triton sweep: a power of two of chunks, so many that the programs
-    of all segments fill the GPU once."""
-    programs = x.batch * x.all_heads * -(-x.p // VALUE_TILE)
-    segments = max(1, device.units * _RESIDENT // max(programs, 1))
-    pieces = max(1, -(-x.T // chunk))
-    return int(chunk * 2 ** (-(-pieces // segments) - 1).bit_length())
-
-
-def _chunk_bytes(x: Shape, C: int) -> int:
-    """Bytes in flight for one chunk on the torch target."""
-    tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
-    if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
-        tile = C * C * x.all_heads + 2 * C * x.all_heads * channel_size(x)
-    state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
-    return x.acc * x.batch * (tile + state + C * (_operands(x) + x.all_heads * x.p))
-
-
-def _operands(x: Shape) -> int:
-    """Elements of Q, K and V for one token."""
-    return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
-
-
-def channel_size(x: Shape) -> int:
-    """Length of the mask's channel axis, or 1."""
-    return {None: 1, "N": x.N, "P": x.P}[x.channel]
-
-
 def work(x: Shape, request: Request, device: Device, order: str, chunk: int, schedule: str) -> Work:
     """What `request` takes in `order`, with pieces of `chunk`, on its target."""
     back = request.backward
@@ -177,13 +144,13 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     traffic = (
         ("scores", int(more * unit * inside)),
         ("states", int(more * unit * states)),
-        ("operands", int(more * unit * _OPERANDS * tokens * _operands(x))),
+        ("operands", int(more * unit * _OPERANDS * tokens * operands_of(x))),
         ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
     )
     segment = segment_tokens(x, device, C, back)
     whole = x.T - x.T % C
     pieces = -(-whole // segment) + (whole < x.T)  # a short chunk is a segment of its own
-    space = (2 if back else 1) * (segment // C) * _chunk_bytes(x, C)
+    space = (2 if back else 1) * (segment // C) * chunk_bytes(x, C)
     if back:  # the states that enter each segment pass through memory
         space += pieces * x.batch * lanes * x.all_heads * x.n("QK") * x.p * x.acc
     if x.above and (x.again or not back):  # Y of the side below waits for the other
@@ -202,7 +169,7 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
     tokens = x.batch * x.T
     traffic = (
         ("scores", int(more * unit * x.batch * entries(x, rows) * inside)),
-        ("operands", int(more * unit * _OPERANDS * tokens * _operands(x))),
+        ("operands", int(more * unit * _OPERANDS * tokens * operands_of(x))),
         ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
     )
     blocks = -(-x.T // rows)
@@ -278,10 +245,10 @@ def _entering(x: Shape, back: bool, heads: int, segments: int, programs: int,
               pieces: int) -> Work:  # fmt: skip
     """What enters the segments of a sweep: a sweep for the states alone, and a join, a side."""
     sweeps = (1 + back) * x.sides
-    ends = (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
-    traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * (1 + back) * ends))
+    ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
     steps = sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments)
-    return Work((), 0, traffic, 2 * sweeps, (1 + back) * ends, programs, steps)
+    traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * ends))
+    return Work((), 0, traffic, 2 * sweeps, ends, programs, steps)
 
 
 def _triton_channel(x: Shape, back: bool, C: int) -> Work:
@@ -347,7 +314,7 @@ def _triton_seconds(
     rows = 64 if turns(schedule, chunk, ITEMSIZE[request.dtype]) else chunk
     share = _DOTS[schedule] * rows / (rows + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
     step = device.step if schedule != "tokens" else device.token
-    rounds = math.ceil((w.swept or w.programs) / (device.units * _RESIDENT))
+    rounds = math.ceil((w.swept or w.programs) / (device.units * RESIDENT))
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
@@ -392,15 +359,3 @@ def candidate(
         time=total(parts, request.target, schedule), dots=w.dots, traffic=w.traffic,
         parts=tuple(parts.items()),
     )  # fmt: skip
-
-
-def turns(schedule: str, chunk: int, itemsize: int) -> bool:
-    """Whether a triton kernel multiplies with the columns of what it keeps as rows, of which a
-    tensor core takes 64 at a time: a chunk may then have fewer."""
-    return schedule in ("sweep", "segmented") and chunk < 64 and itemsize == 2
-
-
-def fits(x: Shape, device: Device, chunk: int) -> bool:
-    """Whether a chunk's operands (for each pipeline stage) and the state fit on chip (triton)."""
-    n, p = 2 ** (x.n("QK") - 1).bit_length(), min(VALUE_TILE, 2 ** (x.p - 1).bit_length())
-    return bool(_STAGES * chunk * (2 * n + p) * x.item + n * p * x.acc <= device.on_chip)

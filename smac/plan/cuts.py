@@ -1,0 +1,67 @@
+"""How T is cut: tokens that are kept in flight, segments of a sweep, chunks that fit on chip.
+
+Non-goals: what a cut costs (cost.py), which ones are tried (candidates.py).
+"""
+
+from __future__ import annotations
+
+from smac.plan.devices import Device
+from smac.plan.shape import Shape
+
+#: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
+VALUE_TILE, RESIDENT, _STAGES = 64, 2, 2
+#: Rows of a chunk in a sweep that turns its products.
+TURNED_ROWS = 32
+
+
+def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
+    """Tokens that the torch target keeps in flight: chunks, a power of two of them.
+
+    As many as keep scores, weights, states and operands within `device.in_flight` bytes, one chunk
+    at least: n = max(1, ⌊in_flight / bytes(chunk)⌋), with
+    bytes(C) = acc·B·(C²·(heads(QK) + 2·heads(QKL)) + rank·H·N·P + C·(Q, K, V and Y's elements)).
+    """
+    chunks = max(1, -(-x.T // chunk))
+    size = chunk_bytes(x, chunk) * (2 if backward else 1)
+    n = max(1, min(device.in_flight // max(size, 1), 2 ** (chunks - 1).bit_length()))
+    return int(chunk * 2 ** (n.bit_length() - 1))
+
+
+def span_tokens(x: Shape, device: Device, chunk: int) -> int:
+    """Tokens of a segment of a triton sweep: a power of two of chunks, so many that the programs
+    of all segments fill the GPU once."""
+    programs = x.batch * x.all_heads * -(-x.p // VALUE_TILE)
+    segments = max(1, device.units * RESIDENT // max(programs, 1))
+    pieces = max(1, -(-x.T // chunk))
+    return int(chunk * 2 ** (-(-pieces // segments) - 1).bit_length())
+
+
+def chunk_bytes(x: Shape, C: int) -> int:
+    """Bytes in flight for one chunk on the torch target."""
+    tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
+    if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
+        tile = C * C * x.all_heads + 2 * C * x.all_heads * channel_size(x)
+    state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
+    return x.acc * x.batch * (tile + state + C * (operands_of(x) + x.all_heads * x.p))
+
+
+def operands_of(x: Shape) -> int:
+    """Elements of Q, K and V for one token."""
+    return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
+
+
+def channel_size(x: Shape) -> int:
+    """Length of the mask's channel axis, or 1."""
+    return {None: 1, "N": x.N, "P": x.P}[x.channel]
+
+
+def turns(schedule: str, chunk: int, itemsize: int) -> bool:
+    """Whether a triton kernel multiplies with the columns of what it keeps as rows, of which a
+    tensor core takes 64 at a time: a chunk may then have fewer."""
+    return schedule in ("sweep", "segmented") and chunk < 64 and itemsize == 2
+
+
+def fits(x: Shape, device: Device, chunk: int) -> bool:
+    """Whether a chunk's operands (for each pipeline stage) and the state fit on chip (triton)."""
+    n, p = 2 ** (x.n("QK") - 1).bit_length(), min(VALUE_TILE, 2 ** (x.p - 1).bit_length())
+    return bool(_STAGES * chunk * (2 * n + p) * x.item + n * p * x.acc <= device.on_chip)

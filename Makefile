@@ -46,7 +46,7 @@ test: lint
 docs: $(STAMP)
 	$(PY) docs/files.py
 	$(PY) docs/gallery.py
-	OMP_NUM_THREADS=1 $(PY) docs/approximations.py
+	$(PY) docs/approximations.py
 	$(PY) docs/coverage.py
 	$(PY) -m docs.classification > /dev/null
 

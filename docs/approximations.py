@@ -6,7 +6,10 @@ Every row is a spec that is planned; its error is measured at every lag, and rou
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import smac
@@ -110,9 +113,26 @@ def up(x: float) -> str:
     return f"{math.ceil(x / 10.0**power - 1e-9) * 10.0**power:.1e}"
 
 
+def lines(longest: int | None = None) -> Iterator[str]:
+    """The table's lines, as one BLAS thread makes them; of sequences of at most `longest` tokens.
+
+    How a BLAS splits its sums decides over the last digit of an error, and over more of it where
+    poles coincide: where there may be several threads, a child makes the lines."""
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        code = ("from docs import approximations as a\n"
+                f"print(*a.lines({longest}), sep='\\n')")  # fmt: skip
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PAGE.parents[1])}
+        done = subprocess.run([sys.executable, "-c", code], env=env, text=True, check=True,
+                              stdout=subprocess.PIPE)  # fmt: skip
+        yield from done.stdout.splitlines()
+        return
+    for name, h, asked in ROWS:
+        yield from (row(name, h, T, tol) for T, tol in asked if longest is None or longest >= T)
+
+
 def page() -> str:
     """The whole text."""
-    return HEAD + "".join(f"{row(n, h, T, tol)}\n" for n, h, asked in ROWS for T, tol in asked)
+    return HEAD + "".join(f"{line}\n" for line in lines())
 
 
 if __name__ == "__main__":

@@ -283,22 +283,20 @@ def test_a_fit_is_never_applied_unasked() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    """Text and ranks as committed; errors may differ by how a BLAS splits its sums: in their last
-    digit, and more where poles coincide (4.6e-05 by one thread, 6.2e-05 by two)."""
+    """Text and ranks as committed; errors may differ in their last digit by the BLAS."""
     committed = approximations.PAGE.read_text("utf-8")
     assert committed.startswith(approximations.HEAD), "docs/approximations.md: run make docs"
     rows = committed[len(approximations.HEAD) :].splitlines()
-    every = [(n, h, T, tol) for n, h, asked in approximations.ROWS for T, tol in asked]
-    assert len(rows) == len(every)
-    for line, (name, h, T, tol) in zip(rows, every, strict=True):
-        if T > 4096 or "refused" in line:
-            continue
-        again = approximations.row(name, h, T, tol).split("|")
-        cells = line.split("|")
+    every = [(T, tol) for _, _, asked in approximations.ROWS for T, tol in asked]
+    due = [(line, tol) for line, (T, tol) in zip(rows, every, strict=True) if T <= 4096]
+    for (line, tol), made in zip(due, approximations.lines(4096), strict=True):
+        cells, again = line.split("|"), made.split("|")
         assert cells[:5] == again[:5], "docs/approximations.md: run make docs"
+        if "refused" in line:
+            continue
         measured, now = float(cells[-2]), float(again[-2])
         assert measured <= float(tol)
-        assert math.isclose(measured, now, rel_tol=0.4)
+        assert math.isclose(measured, now, rel_tol=0.2)
 
 
 def test_plan_says_where_a_rank_outgrows_the_target(

@@ -25,7 +25,7 @@ from smac.masks.base import Lane
 from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.config import MOST_LANES
-from smac.plan.cuts import TURNED_ROWS, channel_size, fits, turns
+from smac.plan.cuts import TURNED_ROWS, fits, turns
 from smac.plan.devices import Device
 from smac.plan.digits import few_digits
 from smac.plan.shape import Shape
@@ -150,9 +150,9 @@ def _beyond_target(x: Shape, r: Request, order: str) -> str | None:
                 f"{x.channel} on target triton, found '{show(found)}'; use order='linear'"
                 )  # fmt: skip
     widest = 256 if x.item == 2 else 128
-    if chunks and x.channel and channel_size(x) > widest:
+    if chunks and x.channel and x.channel_size > widest:
         return (f"takes a channel {x.channel} of at most {widest} in {r.dtype} on target triton, "
-                f"found {channel_size(x)}: a program holds it whole")  # fmt: skip
+                f"found {x.channel_size}: a program holds it whole")  # fmt: skip
     return None
 
 

@@ -18,9 +18,7 @@ from smac.plan.channel_work import channel_work
 from smac.plan.cuts import (
     RESIDENT,
     VALUE_TILE,
-    channel_size,
     chunk_bytes,
-    operands_of,
     segment_tokens,
     span_tokens,
     turns,
@@ -136,7 +134,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     levels = C.bit_length() - 1 if x.channel else 0
     if x.channel:
         passes = _DECAYS + _LEVELS * levels
-        inside = tokens * x.all_heads * (passes * channel_size(x) + _WEIGHTS * C)
+        inside = tokens * x.all_heads * (passes * x.channel_size + _WEIGHTS * C)
     else:
         inside = tokens * C * (_SCORES * x.heads("QK") + _DECAYS * lanes * x.heads("L")
                                + _WEIGHTS * x.heads("QKL"))  # fmt: skip
@@ -144,7 +142,7 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
     traffic = (
         ("scores", int(more * unit * inside)),
         ("states", int(more * unit * states)),
-        ("operands", int(more * unit * _OPERANDS * tokens * operands_of(x))),
+        ("operands", int(more * unit * _OPERANDS * tokens * x.operands)),
         ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
     )
     segment = segment_tokens(x, device, C, back)
@@ -163,13 +161,13 @@ def _torch_chunked(x: Shape, back: bool, device: Device, C: int, dots: tuple[Dot
 def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> Work:
     """Blocks of rows; every operation of the mask's entry is a pass over the block."""
     more, unit = (_BACKWARD if back else 1), x.acc
-    wide = channel_size(x)
+    wide = x.channel_size
     entry = (_CHANNEL_ENTRY if x.channel else _ENTRY) * x.nodes * x.heads("L")
     inside = _SCORES * x.heads("QK") + wide * (entry + _WEIGHTS * x.heads("QKL"))
     tokens = x.batch * x.T
     traffic = (
         ("scores", int(more * unit * x.batch * entries(x, rows) * inside)),
-        ("operands", int(more * unit * _OPERANDS * tokens * operands_of(x))),
+        ("operands", int(more * unit * _OPERANDS * tokens * x.operands)),
         ("outputs", int(more * unit * _OUTPUTS * tokens * x.all_heads * x.p)),
     )
     blocks = -(-x.T // rows)
@@ -190,7 +188,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     traffic = [("operands", x.given * x.item * (2 if back else 1)), ("outputs", outputs)]
     entry_work = x.nodes + 2
     if order == "quadratic":
-        scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * channel_size(x)
+        scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * x.channel_size
         programs = heads * pieces * columns
         row = entries(x, C, whole=True) / (max(x.T, 1) * C)  # tiles of a row of tiles, on average
         steps = (_TILE_STEP + _NODE_STEP * x.nodes + _PAIR_STEP * x.pairs) * row * C / 64
@@ -210,7 +208,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     entering = None
     if segments:
         programs, steps = programs * segments, steps / segments
-        entering = _entering(x, back, heads, segments, programs, pieces)
+        entering = _entering(x, back, segments, programs, pieces)
         space = entering.workspace
     if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides
@@ -241,11 +239,11 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
 
 
-def _entering(x: Shape, back: bool, heads: int, segments: int, programs: int,
-              pieces: int) -> Work:  # fmt: skip
+def _entering(x: Shape, back: bool, segments: int, programs: int, pieces: int) -> Work:
     """What enters the segments of a sweep: a sweep for the states alone, and a join, a side."""
     sweeps = (1 + back) * x.sides
-    ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc * segments
+    heads = x.batch * x.all_heads * segments
+    ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc
     steps = sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments)
     traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * ends))
     return Work((), 0, traffic, 2 * sweeps, ends, programs, steps)

@@ -40,19 +40,9 @@ def chunk_bytes(x: Shape, C: int) -> int:
     """Bytes in flight for one chunk on the torch target."""
     tile = C * C * (x.heads("QK") + 2 * x.heads("QKL"))
     if x.channel:  # halving levels: a decayed copy of the operands a level, no C × C × channel
-        tile = C * C * x.all_heads + 2 * C * x.all_heads * channel_size(x)
+        tile = C * C * x.all_heads + 2 * C * x.all_heads * x.channel_size
     state = (x.rank or 1) * x.all_heads * x.n("QK") * x.p
-    return x.acc * x.batch * (tile + state + C * (operands_of(x) + x.all_heads * x.p))
-
-
-def operands_of(x: Shape) -> int:
-    """Elements of Q, K and V for one token."""
-    return x.heads("Q") * x.n("Q") + x.heads("K") * x.n("K") + x.heads("V") * x.p
-
-
-def channel_size(x: Shape) -> int:
-    """Length of the mask's channel axis, or 1."""
-    return {None: 1, "N": x.N, "P": x.P}[x.channel]
+    return x.acc * x.batch * (tile + state + C * (x.operands + x.all_heads * x.p))
 
 
 def turns(schedule: str, chunk: int, itemsize: int) -> bool:

@@ -96,6 +96,17 @@ class Shape:
         """Heads of the result."""
         return self.heads("QKVL")
 
+    @property
+    def operands(self) -> int:
+        """Elements of Q, K and V for one token."""
+        return (self.heads("Q") * self.n("Q") + self.heads("K") * self.n("K")
+                + self.heads("V") * self.p)  # fmt: skip
+
+    @property
+    def channel_size(self) -> int:
+        """Length of the mask's channel axis, or 1."""
+        return {None: 1, "N": self.N, "P": self.P}[self.channel]
+
 
 def shape_of(request: Request) -> Shape:
     """The numbers of `request`."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from smac.codegen.print_triton import Text, real
+from smac.codegen.triton_factors import carries, factored
 from smac.codegen.triton_kernel import (
     Draft,
     StoreText,
@@ -25,7 +26,7 @@ from smac.codegen.triton_kernel import (
 from smac.codegen.triton_lanes import log_decay, restored
 from smac.codegen.triton_rows import Row
 from smac.codegen.triton_sweeps import DOT, evenness, factor_texts, lane_sums
-from smac.codegen.triton_tiles import Frame, Ix, Scope
+from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.codegen.triton_turns import (
     Gradients,
     Turns,
@@ -45,7 +46,13 @@ _WIDTHS = {"N": "DN", "P": "DP"}
 _WEIGHTS = {
     "y_row": "q", "y_col": "kv", "dq_row": "y", "dq_col": "kv", "dk_row": "v", "dk_col": "qy",
     "dv_row": "k", "dv_col": "qy", "w_row": "qy", "w_col": "kv",
+    "sum_row": "y", "sum_col": "v", "sum_k": "k", "sum_q": "q",
 }  # fmt: skip
+#: Columns of N, and warps, of programs that sum weights over heads. Each tile of N makes them all
+#: again, so it is as wide as registers and shared memory allow for beside states [N, P].
+_SUMMED = ("width(min(n_N, 128 if n_P <= 64 else 64), op)", "8 if op.itemsize == 2 else 4")
+#: The most lanes whose states are loaded ahead.
+_AHEAD = 2
 
 
 @dataclass(slots=True)
@@ -84,17 +91,21 @@ def _launch(host: Host, name: str, k: Kernel, rows: Mapping[Row, str], natural: 
             own: Mapping[str, tuple[str, ...]], turns: tuple[Turns, Gradients] | None = None,
             ) -> tuple[Store, ...]:  # fmt: skip
     found = _sort(host, k, natural, own)
+    bare = _bare(host, found, k.stores, own)
+    # Weights of heads that share Q and K are added up before they meet them.
+    summed = bool(bare) and bare.keys() == {"d.Q", "d.K"} & own.keys() and _shared(k, host.known)
     # Tiles of N are programs of their own where nothing is summed over N.
     split = not k.lane_grads and not found.vectors and not {"Y", "d.V"} & own.keys()
-    d = _draft(host, name, k, bool(found.totals), split)
+    deep = _SUMMED[0] if summed else "columns(n_N, op)" if split else "width(n_N, op)"
+    d = _draft(host, name, k, bool(found.totals), split, deep)
     d.rows, d.row = rows, {"C": Ix("i_chunk"), "I": Ix("o_i", 0, section=0, extent="C")}
     x = _texts(d, k, turns)
+    x["summed"] = summed
     d.extra = {o: Text(f"b_{identifier(o)}") for o in own}
     terms: dict[str, list[str]] = {}
-    totals, x["total_stores"] = _totals(host, d, found, k.stores, own, terms)
-    running = {t["of"]: f"b_total{t['i']}" for t in totals}
-    x["dq_total"], x["dk_total"] = running.get("d.Q"), running.get("d.K")
-    x["totals"] = totals
+    x["totals"], x["total_stores"] = _totals(host, d, found, bare, own, terms)
+    x["dq_total"], x["dk_total"] = (f"b_total{bare[n]}" if n in bare else None
+                                    for n in ("d.Q", "d.K"))  # fmt: skip
     made, left = _stores(host, d, found, natural, own, terms)
     x["stores"], x["parts"] = made.stores, made.parts
     evenness(d, _WIDTHS, value(k, k.carries[0].right).tail is not None)
@@ -102,9 +113,11 @@ def _launch(host: Host, name: str, k: Kernel, rows: Mapping[Row, str], natural: 
     x["split"] = split
     # More warps than rows fill would hold the same tiles twice. Heads taken in turn are loaded
     # ahead where registers allow for it: not beside the gradients of lanes.
-    ahead = "1" if k.lane_grads else "2 if op.itemsize == 2 else 1"
+    many = summed and not k.in_turn and sum(lane.carried for lane in k.lanes) > _AHEAD
+    ahead = "1" if k.lane_grads or many else "2 if op.itemsize == 2 else 1"
+    warps = _SUMMED[1] if summed else 4
     template = "turns" if k.in_turn else "chunks"
-    host.launch(replace(d.finish(template, x), warps=4, stages=ahead))
+    host.launch(replace(d.finish(template, x), warps=warps, stages=ahead))
     for buffer, texts in terms.items():
         host.put(buffer, texts)
     return left
@@ -137,13 +150,36 @@ def _sort(host: Host, k: Kernel, natural: set[str], own: Mapping[str, tuple[str,
     return out
 
 
-def _draft(host: Host, name: str, k: Kernel, sums_heads: bool, split: bool) -> Draft:
+def _bare(host: Host, found: Sorted, stored: tuple[Store, ...],
+          own: Mapping[str, tuple[str, ...]]) -> dict[str, int]:  # fmt: skip
+    """Reads over N that are summed over heads as they stand, by nothing but factors that all heads
+    share, and that nothing else reads: which of the totals each is."""
+    known = {**host.known, **{o: Tensor(o, axes) for o, axes in own.items()}}
+    bare: dict[str, int] = {}
+    for i, (_, e, side) in enumerate(found.totals):
+        if not names(e) <= known.keys():
+            continue
+        f = factored(e, side, known)
+        shared = not carries(call("mul", f.vector, f.scalar), "H", known)
+        if isinstance(f.core, Name) and f.core.id in own and side == "N" and shared and sum(
+                f.core.id in names(s.expr) for s in stored) == 1:  # fmt: skip
+            bare[f.core.id] = i
+    return bare
+
+
+def _shared(k: Kernel, known: Mapping[str, Tensor]) -> bool:
+    """Whether Q and K, with all their factors, are the same for the heads of a group."""
+    keys = next(c for c in k.carries if c.name == "KV").left
+    exprs = [v.expr for v in k.values if v.name in ("Q", keys)]
+    return not any("H" in known[i].axes for e in exprs for i in names(e))
+
+
+def _draft(host: Host, name: str, k: Kernel, sums_heads: bool, split: bool, deep: str) -> Draft:
     layout, chunk = host.layout, f"rows({k.walk.chunk}, op)"
     owned = heads_and_batch(layout, carried_axes(k))
     batch = [a for a in owned if a != "H"]
     fixed = {a: Ix(f"at_{a}", fixed=True) for a in batch}
     grid = [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")]
-    deep = "columns(n_N, op)" if split else "width(n_N, op)"
     heads = "1"
     if "H" in owned:
         fixed |= {"H": Ix("at_H", fixed=True, section=1), "_h": Ix("i_heads", fixed=True)}
@@ -188,9 +224,7 @@ def _texts(d: Draft, k: Kernel, turns: tuple[Turns, Gradients] | None) -> dict[s
     x["factors"] = [(a, text) for a, text in factors.items() if text]
     x["weights"] = {w: " * ".join(f"b_f{a}" for a in of if factors.get(a))
                     for w, of in _WEIGHTS.items()}  # fmt: skip
-    exprs = [d.values["Q"].expr, d.values[forward.left].expr]
-    x["heads"] = "H" in d.scope.fixed
-    x["shared"] = not any("H" in d.scope.known[i].axes for e in exprs for i in names(e))
+    x["heads"], x["shared"] = "H" in d.scope.fixed, _shared(k, d.scope.known)
     lanes = _lanes(d, k) if turns is None else run_lanes(d, k, *turns)
     x["lanes"] = lanes
     # Gradients of a lane are gathered with the rows that write to it along the tile's rows: s, or
@@ -237,26 +271,28 @@ def _stage(e: Expr, own: Mapping[str, tuple[str, ...]]) -> str:
     return stages[last]
 
 
-def _totals(host: Host, d: Draft, found: Sorted, stored: tuple[Store, ...],
+def _totals(host: Host, d: Draft, found: Sorted, bare: Mapping[str, int],
             own: Mapping[str, tuple[str, ...]], terms: dict[str, list[str]]) -> tuple[
     list[dict[str, object]], list[StoreText]
 ]:  # fmt: skip
-    """Sums over a program's heads: what is added up in the loop, and stored behind it."""
+    """Sums over a program's heads: what is added up in the loop, and stored behind it. To those
+    of `bare` products add what they make; factors of these come last."""
     texts: list[dict[str, object]] = []
     stores = []
     for i, (buffer, e, side) in enumerate(found.totals):
         frame = {"T": _T, side: _SIDES[side]}
-        readers = sum(e.id in names(s.expr) for s in stored) if isinstance(e, Name) else 0
-        bare = side == "N" and readers == 1
-        texts.append({"i": i, "text": None if bare else real(d.show(e, frame, 2)),
-                      "width": _WIDTHS[side], "stage": _stage(e, own),
-                      "of": e.id if isinstance(e, Name) and bare else None})  # fmt: skip
+        text: str | None = real(d.show(e, frame, 2))
+        total = f"b_total{i}"
+        if i in bare.values():
+            running = {o: Text(f"b_total{j}") for o, j in bare.items()}
+            text, total = None, real(replace(d, extra=running).show(e, frame, 2))
+        texts.append({"i": i, "text": text, "width": _WIDTHS[side], "stage": _stage(e, own)})
         axes = [a for a in host.canonical({*d.scope.fixed, "T", side} - set(host.layout.groups))
                 if a != "H"]  # fmt: skip
         part = host.fresh("partial", ("_h", *axes))
         host.allocate(part, "acc", [f"n_H // {d.constants['HEADS']}", *map(host.size, axes)])
         pointer, mask = d.scope.address(part, frame, 2)
-        stores.append(StoreText(pointer, f"b_total{i}", mask))
+        stores.append(StoreText(pointer, total, mask))
         summed = replace(host.known[part], axes=("H", *axes))
         terms[buffer] = [host.summed(part, host.program.buffer(buffer).axes, summed)]
     return texts, stores

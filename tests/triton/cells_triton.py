@@ -261,6 +261,13 @@ def in_tall_tiles(spec: str, **sizes: object) -> float:
     return error if any(tall) else math.inf
 
 
+def by_heads(spec: str, order: str, **sizes: int) -> float:
+    """A cell whose programs take all heads of a group in turn, as they do beside many others."""
+    with rewritten("programs // d >= 528", "d <= programs") as found:
+        error = cell(spec, order, **{**MANY, "H": 6, **sizes})
+    return error if any(found) else math.inf
+
+
 def cells() -> dict[str, Callable[[], float]]:
     """Every cell by name."""
     made: dict[str, Callable[[], float]] = {}
@@ -380,6 +387,13 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec, sizes in (("ssd", {"T": 35, "P": 20}), ("three_lanes", {"T": 5, **MANY}),
                         ("gla", {"T": 5, **MANY})):  # fmt: skip
         made[f"{spec}-linear-turns"] = partial(in_turn, spec, **sizes)
+    for spec, order in (("ssd", "chunks"), ("packed_ssd", "chunks"), ("hydra", "chunks"),
+                        ("mamba3", "segmented"), ("shared_factors", "chunks"),
+                        ("groups_everywhere", "chunks"), ("groups_both_ways", "chunks"),
+                        ("many_of_groups", "chunks"), ("shared_lanes", "chunks"),
+                        ("shared_keys", "chunks")):  # fmt: skip
+        made[f"{spec}-{order}-heads"] = partial(by_heads, spec, order)
+    made["ssd-chunks-heads-packed"] = partial(by_heads, "ssd", "chunks", B=1, **packed)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
     add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)

@@ -31,6 +31,7 @@ P = 16
 """
 
 
+_SHARED = 'q = "B T G N"\nk = "B T G N"\nv = "B T H P"\n'
 _DECAY = 'a = "B T H"\n'
 #: More lanes than programs have at once.
 _NINE = " + ".join(f"decay(gamma * 0.{i})" for i in range(1, 10))
@@ -214,6 +215,20 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         spec("semiseparable(log_decay = a) + decay(gamma)", _DECAY + 'gamma = "H"\n',
              y="Y / maximum(abs(Z), 1)"), ("chunked",)),
     "hostile_names": (_HOSTILE, ("quadratic", "chunked", "linear")),
+    # Q and K that heads share, factors of theirs too, under lanes on both sides.
+    "shared_factors": (
+        spec("row(r) * semiseparable(log_decay = a) + strict(transpose(decay(gamma)))",
+             _DECAY + 'r = "B T H"\ngamma = "H"\n', y="r * Y", axes='G = "group of H"',
+             inputs=_SHARED).replace('Q = "q"', 'Q = "q * sin(1 + index(T))"').replace(
+            'K = "k"', 'K = "k * cos(index(T))"').replace('V = "v"', 'V = "v * a"'), ()),
+    "shared_lanes": (
+        spec(f"{_NINE} + strict(transpose(row(r) * semiseparable(log_decay = a)))",
+             _DECAY + 'r = "B T H"\ngamma = "H"\n', axes='G = "group of H"',
+             inputs=_SHARED), ()),
+    "shared_keys": (  # and no gradient of Q
+        spec(_NINE, 'gamma = "H"\n', axes='G = "group of H"',
+             inputs='k = "B T G N"\nv = "B T H P"\n').replace(
+            'Q = "q"', 'Q = "cos(index(T) + index(N))"'), ()),
     "groups_everywhere": (
         spec("semiseparable(log_decay = a)", 'a = "T G"\n',
              axes='G = "group of H"\nF = "group of H"',

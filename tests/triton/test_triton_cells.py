@@ -135,6 +135,19 @@ def test_plans_count_the_products_of_a_mask_per_channel() -> None:
     assert all(x["done"] == x["planned"] > 0 for x in found), found
 
 
+@pytest.mark.parametrize(("spec", "lanes"), [("ssd", 1), ("mamba3", 2)])
+def test_weights_of_heads_that_share_q_and_k_are_summed_first(spec: str, lanes: int) -> None:
+    """A head takes a product for its weights, two a lane for the states; Q and K one a program."""
+    import smac
+
+    op = smac.compile(spec, target="triton", order="chunked", schedule="chunks")
+    text = op.source("triton", dtype="bfloat16", device="h100", T=256)
+    kernel = text.split("def backward_grad_qk(")[1].split("@triton.jit")[0].split("\ndef ")[0]
+    before, _, loop = kernel.partition("for i_head in range(")
+    loop, _, behind = loop.partition("\n    b_weights = ")
+    assert [x.count("tl.dot(") for x in (before, loop, behind)] == [0, 1 + 2 * lanes, 2]
+
+
 @pytest.mark.parametrize("order", ["chunked", "quadratic"])
 def test_rendered_text_is_tidy(order: str) -> None:
     """Lines of at most 100 columns, no family named, 64-bit program indices."""

@@ -232,8 +232,12 @@ def test_what_triton_lacks_is_listed_and_said() -> None:
         plan("ssd", order="chunked", schedule="segmented", sequences=2)
     with pytest.raises(PlanError, match=r"float16 is too narrow for$"):
         plan("ssd", schedule="chunks", dtype="float16")
-    with pytest.raises(PlanError, match=r"at most 128 in bfloat16 .*, found N = 256, P = 64$"):
-        plan("ssd", schedule="chunks", sizes={"N": 256})
+    with pytest.raises(PlanError, match=r"at most 128 in bfloat16 \(or N of 256 and P of 64\) on .*"
+                                        r", found N = 256, P = 128$"):  # fmt: skip
+        plan("ssd", schedule="chunks", sizes={"N": 256, "P": 128})
+    with pytest.raises(PlanError, match=r"at most 64 in float32 on schedule 'chunks', found"):
+        plan("ssd", schedule="chunks", dtype="float32", sizes={"N": 256})
+    assert plan("ssd", schedule="chunks", sizes={"N": 256}).chosen.schedule == "chunks"
     assert orders(plan("multiscale", target="torch")) == {"quadratic", "chunked", "linear"}
 
 

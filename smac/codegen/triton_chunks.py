@@ -25,7 +25,7 @@ from smac.codegen.triton_kernel import (
 )
 from smac.codegen.triton_lanes import log_decay, restored
 from smac.codegen.triton_rows import Row
-from smac.codegen.triton_sweeps import DOT, evenness, factor_texts, lane_sums
+from smac.codegen.triton_sweeps import DOT, WIDE_WARPS, evenness, factor_texts, lane_sums
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.codegen.triton_turns import (
     Gradients,
@@ -115,7 +115,8 @@ def _launch(host: Host, name: str, k: Kernel, rows: Mapping[Row, str], natural: 
     # ahead where registers allow for it: not beside the gradients of lanes.
     many = summed and not k.in_turn and sum(lane.carried for lane in k.lanes) > _AHEAD
     ahead = "1" if k.lane_grads or many else "2 if op.itemsize == 2 else 1"
-    warps = _SUMMED[1] if summed else 4
+    trains = k.lane_grads or "d.V" in own
+    warps = _SUMMED[1] if summed else WIDE_WARPS if trains else 4
     template = "turns" if k.in_turn else "chunks"
     host.launch(replace(d.finish(template, x), warps=warps, stages=ahead))
     for buffer, texts in terms.items():

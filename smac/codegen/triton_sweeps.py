@@ -35,6 +35,8 @@ from smac.ir import SEG, Carry, Kernel, LaneIR, Read
 from smac.plan.tokens import SEGMENT
 
 DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
+#: Warps of a program that holds states [N, P] and few rows beside them: a wide one's registers.
+WIDE_WARPS = "8 if op.itemsize == 2 and n_N > 128 else 4"
 #: A store that a read's kernel does itself: the tensor, and the expression stored.
 Target = tuple[str, Expr]
 
@@ -138,7 +140,7 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         x["stores"] = read_stores(d, read, targets, side_k, kept, 2)
     walked = {contracted: "DC", kept: "BK"}
     evenness(d, walked, tail)
-    return d.finish("sweep", x)
+    return d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
 
 
 def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:

@@ -186,6 +186,7 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
     if r.target != "triton":
         return ()
     widest = 128 if x.item == 2 else 64
+    wide = x.item == 2 and x.n("QK") <= 256 and x.p <= 64
     reason = missing
     if reason is None and x.channel:
         reason = f"takes no mask per {x.channel} on schedule 'chunks'; use schedule='sweep'"
@@ -193,9 +194,10 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
         reason = "keeps states in memory in the operands' type, which float16 is too narrow for"
     if reason is None and x.tail:
         reason = "takes no normaliser Z on schedule 'chunks'"
-    if reason is None and max(x.n("QK"), x.p) > widest:
-        reason = (f"takes N and P of at most {widest} in {r.dtype} on schedule 'chunks', found "
-                  f"N = {x.n('QK')}, P = {x.p}")  # fmt: skip
+    if reason is None and max(x.n("QK"), x.p) > widest and not wide:
+        more = " (or N of 256 and P of 64)" if x.item == 2 else ""
+        reason = (f"takes N and P of at most {widest} in {r.dtype}{more} on schedule 'chunks', "
+                  f"found N = {x.n('QK')}, P = {x.p}")  # fmt: skip
     segmented = missing or _too_many(x, r, "segmented")
     if segmented is None and x.channel:
         segmented = f"takes no mask per {x.channel} on schedule 'segmented'; use schedule='sweep'"

@@ -262,8 +262,10 @@ def in_tall_tiles(spec: str, **sizes: object) -> float:
 
 
 def by_heads(spec: str, order: str, **sizes: int) -> float:
-    """A cell whose programs take all heads of a group in turn, as they do beside many others."""
-    with rewritten("programs // d >= 528", "d <= programs") as found:
+    """A cell whose programs take all heads of a group in turn, as they do beside many others, and
+    16 columns of N each where they sum weights."""
+    with (rewritten("programs // d >= 528", "d <= programs") as found,
+          rewritten("128 if n_P <= 64 else 64", "16")):  # fmt: skip
         error = cell(spec, order, **{**MANY, "H": 6, **sizes})
     return error if any(found) else math.inf
 
@@ -393,6 +395,7 @@ def cells() -> dict[str, Callable[[], float]]:
                         ("many_of_groups", "chunks"), ("shared_lanes", "chunks"),
                         ("shared_keys", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-heads"] = partial(by_heads, spec, order)
+    made["ssd-chunks-heads-wide"] = partial(by_heads, "ssd", "chunks", N=35, P=20, B=1)
     made["ssd-chunks-heads-packed"] = partial(by_heads, "ssd", "chunks", B=1, **packed)
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)

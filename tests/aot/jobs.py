@@ -13,13 +13,17 @@ from smac.lower.program import backward, forward
 SIZES = {"B": 2, "T": 1024, "H": 4, "N": 128, "P": 64, "G": 2}
 #: Packed sequences in a case that has some.
 SEQUENCES = 3
-#: Spec, order (and schedule), kernels; "packed" in front of those with cu_seqlens and states. Those
-#: named in CORE are one of each template, compiled for every architecture and type; the others for
-#: sm_90 in bfloat16.
+#: Heads of a case that has many: programs take several in turn.
+MANY = 128
+#: Spec, order (and schedule), kernels; "packed" in front of those with cu_seqlens and states, and
+#: "many" in front of those with many heads and N as layers have it. Those named in CORE are one of
+#: each template, compiled for every architecture and type; the others for sm_90 in bfloat16.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
                               "backward_grad_mask_lane", "backward_grad_inputs_0")),
     ("ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v", "backward_grad_qk")),
+    ("many ssd", "chunked chunks", ("backward_adjoints", "backward_grad_v", "backward_grad_qk")),
+    ("many mamba3", "chunked chunks", ("backward_grad_qk",)),
     ("ssd", "chunked segmented", ("forward_segments_KV", "forward_join_KV")),
     ("log_linear", "chunked chunks", ("forward_lanes", "forward_states", "forward_kernel",
                                       "backward_grad_v", "backward_grad_qk")),
@@ -66,18 +70,21 @@ def job(spec: str, order: str, dtype: str, archs: tuple[int, ...], folder: Path,
     if not kernels:
         return None
     packed, spec = spec.startswith("packed "), spec.removeprefix("packed ")
+    many, spec = spec.startswith("many "), spec.removeprefix("many ")
     how = {"sequences": SEQUENCES, "state": order != "quadratic"} if packed else {}
     order, _, schedule = order.partition(" ")
     sizes = {**sizes, "B": 1} if packed else sizes
+    sizes = {**sizes, "H": MANY} if many else sizes
     # Wide types take no more than 64 in chunks.
-    sizes = {**sizes, "N": 64} if packed or schedule in ("chunks", "segmented") else sizes
+    narrow = not many and (packed or schedule in ("chunks", "segmented"))
+    sizes = {**sizes, "N": 64} if narrow else sizes
     op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {a: n for a, n in sizes.items() if a in have}
     text = op.source("triton", dtype=dtype, device="h100", **how, **given)
     plans = [op.plan(dtype=dtype, device="h100", backward=b, **how, **given)
              for b in (False, True)]  # fmt: skip
-    name = f"{'sequences_' if packed else ''}{spec}_{order}{schedule}_{dtype}"
+    name = f"{'sequences_' if packed else 'many_' if many else ''}{spec}_{order}{schedule}_{dtype}"
     path = folder / f"{name}.py"
     path.write_text(text, encoding="utf-8")
     calls = [_call(forward(plans[0]), sizes), _call(backward(plans[1]), sizes)]

@@ -48,6 +48,9 @@ SPILLS: dict[tuple[str, str], str] = {
     ("sequences_ssd_chunkedsweep", "backward_grad_mask_lane"): _BOTH,
     ("ssd_chunkedchunks", "backward_grad_v"): _SCORES,
     ("sequences_ssd_chunkedchunks", "backward_grad_v"): _SCORES,
+    ("many_ssd_chunkedchunks", "backward_grad_v"): _SCORES,
+    ("many_mamba3_chunkedchunks", "backward_grad_qk"):
+        "72 bytes: two gradients [64, 128] and the sum of weights in float32, states of two lanes",
     ("ssd_chunkedsweep", "backward_grad_k"): _STATE + "; by 3.9 alone",
     ("hydra_chunkedchunks", "forward_kernel"): "both states and the scores; by 3.6 alone",
     ("log_linear_chunkedchunks", "forward_kernel"):

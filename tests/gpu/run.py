@@ -109,6 +109,11 @@ LARGE = (
     ("ssd", "chunked", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("ssd", "chunked", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
     ("ssd", "chunks", {"B": 1, "T": 1024, "H": 8, "G": 1, "N": 128, "P": 64}),
+    ("ssd", "chunks", {"B": 1, "T": 520, "H": 4, "G": 1, "N": 256, "P": 64}),
+    # So many programs that each takes several heads in turn.
+    *((spec, "chunks", {"B": 1, "T": 1100, "H": 128, "G": 2, "N": n, "P": p})
+      for spec, n, p in (("ssd", 128, 64), ("ssd", 256, 64), ("ssd", 128, 128), ("ssd", 16, 64),
+                         ("hydra", 64, 64), ("mamba3", 128, 64))),
     ("ssd", "segmented", {"B": 1, "T": 5000, "H": 8, "G": 1, "N": 128, "P": 64}),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),

@@ -16,7 +16,7 @@ from smac.plan.types import Dot
 
 #: Operations on an element of the channel at a level (scores; reads; reads and gradients), and
 #: beside the levels.
-_LEVEL, _ENDS = {"scores": 8, "read": 12, "gradients": 24}, 16
+_LEVEL, _ENDS = {"scores": 8, "read": 12, "gradients": 16}, 16
 #: A chunk of a sweep that makes states alone, against one that reads them.
 _STATE_STEP = 0.4
 
@@ -129,18 +129,19 @@ class _Count:
     def keep(self, tile: str, reads: tuple[str, ...], inside: str, kind: str) -> None:
         """Reads that keep the channel, `reads` of them, from the states that sweeps saved.
 
-        In 16 bits a state takes two products, for its rounded part and for what rounding takes."""
-        x, n = self.x, len(reads)
+        One product a level serves rows and columns; in float16 a state takes two, for its rounded
+        part and for what rounding takes."""
+        x = self.x
         blocks = -(-self.channel // self.block)
-        self._dot(tile, n * x.all_heads * blocks * self.C * self.other)
+        self._dot(tile, x.all_heads * blocks * self.C * self.other)
         for read in reads:
-            self._dot(read, x.all_heads * (2 if x.item == 2 else 1) * self.channel * self.other)
-        self._dot(inside, n * x.all_heads * self.levels * self.C * self.channel)
+            self._dot(read, x.all_heads * (2 if x.kept > x.item else 1) * self.channel * self.other)
+        self._dot(inside, x.all_heads * self.levels * self.C * self.channel)
         if kind == "gradients" and x.item > 2:  # paths over each token, added up by themselves
             self._dot("decays", x.all_heads * self.levels * self.C * self.channel)
         self._pass(kind, x.all_heads)
-        states = x.batch * x.all_heads * self.pieces * self.channel * self.other * x.acc
-        self.bytes["states"] += n * states
+        states = x.batch * x.all_heads * self.pieces * self.channel * self.other
+        self.bytes["states"] += len(reads) * states * x.kept
         self.kernels += 1
 
     def _sums(self) -> int:

@@ -22,7 +22,7 @@ from smac.codegen.triton_channels import (
     own_pair,
     sum_texts,
 )
-from smac.codegen.triton_kernel import FAR, Draft, Launch, identifier, value
+from smac.codegen.triton_kernel import Draft, Launch, identifier, value
 from smac.codegen.triton_lanes import saved_state
 from smac.codegen.triton_sweeps import (
     DOT,
@@ -104,6 +104,7 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     late: Frame = {"T": t, channel: replace(side, section=3)}
     n_other = length(other, tail)
     d.constants |= {"BO": f"columns({n_other}, op)", **DOT}
+    evenness(d, {channel: "BC", other: "BO"}, tail)
     by_side = {r.carry: r.out for r in k.reads}
     grad = next((g.decay for g in k.lane_grads if g.decay is not None), None)
     own = [g.read for g in k.lane_grads if g.read is not None]
@@ -143,6 +144,5 @@ def _draft(host: Host, k: Kernel, name: str) -> Draft:
     grid = [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {rows})"),
             ("i_block", f"tl.cdiv(n_{k.channel}, BC)", f"triton.cdiv(n_{k.channel}, {width})")]
     d = draft_of(k, name, host.layout, host.known, grid)
-    d.constants = {"C": rows, "BC": width, "LEVELS": LEVELS.format(chunk=k.walk.chunk),
-                   "FAR": FAR}  # fmt: skip
+    d.constants = {"C": rows, "BC": width, "LEVELS": LEVELS.format(chunk=k.walk.chunk)}
     return d

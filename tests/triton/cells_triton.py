@@ -383,6 +383,8 @@ def cells() -> dict[str, Callable[[], float]]:
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
     add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)
+    for spec in ("gla", "channel_p", "rwkv6"):  # no mask is left where all tiles are whole
+        add(f"{spec}-chunked-whole", spec, "chunked", N=16, P=32, T=32)
     add("gla-linear-long", "gla", "linear", T=70, H=1, G=1, state=True)
     add("ssd-linear-groups", "ssd", "linear", T=5, **MANY)
     return made

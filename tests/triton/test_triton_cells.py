@@ -60,6 +60,8 @@ MUTANTS = (
     ("b_up[:, None] != (o_i", "b_up[:, None] == (o_i"),  # the other paths of a half
     ("+ b_self[:, None] * b_b", ""),  # no pair of a row with itself
     ("(b_up[None, :] == 0)", "True"),
+    ("(b_up[:, None] != b_up[None, :])", "True"),  # pairs inside a half, which other levels have
+    ("tl.trans(b_pairs)", "b_pairs"),  # columns read D as it stands
 )
 
 

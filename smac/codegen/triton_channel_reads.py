@@ -135,7 +135,7 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     d.about = ", ".join(out for out, _ in found) + f", keeping {channel}, chunks in parallel."
     d.extra = {out: Text(f"b_{identifier(out)}") for out, _ in found}
     x["stores"] = tile_stores(d, targets, late, channel, 2)
-    return replace(d.finish("channel_chunks", x, warps=8), stages="1")
+    return d.finish("channel_chunks", x, warps=8)
 
 
 def _draft(host: Host, k: Kernel, name: str) -> Draft:

@@ -16,6 +16,7 @@ from smac.codegen.print_triton import Text
 from smac.codegen.triton_channels import (
     CARRIED,
     LEVELS,
+    NEAR,
     OTHERS,
     end_of,
     kept,
@@ -144,5 +145,6 @@ def _draft(host: Host, k: Kernel, name: str) -> Draft:
     grid = [("i_chunk", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {rows})"),
             ("i_block", f"tl.cdiv(n_{k.channel}, BC)", f"triton.cdiv(n_{k.channel}, {width})")]
     d = draft_of(k, name, host.layout, host.known, grid)
-    d.constants = {"C": rows, "BC": width, "LEVELS": LEVELS.format(chunk=k.walk.chunk)}
+    d.constants = {"C": rows, "BC": width, "LEVELS": LEVELS.format(chunk=k.walk.chunk),
+                   "NEAR": NEAR}  # fmt: skip
     return d

@@ -55,10 +55,11 @@ SPILLS: dict[tuple[str, str], str] = {
         "wide types alone: products without tensor cores beside the mask of all lanes",
     ("log_linear_chunkedchunks", "backward_grad_v"): _SCORES + "; 16 bytes by 3.9",
     ("gla_chunked", "forward_kernel"): "the state [128, 64]; wide types and sm_80 alone",
-    ("gla_chunked", "forward_scores"): "levels of a chunk in float32; sm_80 and sm_100 alone",
+    ("gla_chunked", "forward_scores"): "levels of a chunk in float32",
     ("sequences_gla_chunked", "forward_scores"): "levels of a chunk in float32",
     ("gla_chunked", "backward_chunks"):
-        "levels of a chunk in float32: 48 bytes on sm_80, and 16 in float32 by 3.6",
+        "pairs by levels or in the middle of a chunk: on sm_80, and on sm_90 by 3.9; 16 in float32",
+    ("sequences_gla_chunked", "backward_chunks"): "pairs by levels or in the middle; by 3.9 alone",
     ("ssd_chunkedsweep", "backward_grad_inputs_0"): _WIDE,
     ("toeplitz_quadratic", "backward_grad_mask_lag_0"): _WIDE,
     ("ssd_quadratic", "forward_kernel"): _WIDE,

@@ -51,7 +51,8 @@ from smac.plan.config import OWN, Tiles
 
 #: "operand": the promoted dtype of Q, K, V's T-carrying inputs. "acc": float32, or float64 for
 #: float64 inputs. "int": int32. "input": the dtype of the input that the buffer belongs to.
-DTYPES = ("operand", "acc", "int", "input")
+#: "state": "operand", but "acc" for float16, whose range the sums of a state may leave.
+DTYPES = ("operand", "acc", "int", "input", "state")
 #: A "sum" is a gradient of something that is no input: scratch that stores add up in.
 ROLES = ("input", "output", "cotangent", "gradient", "state", "scratch", "sum", "lengths")
 #: How a kernel walks: "chunked" sweeps chunks with carried states, "recurrent" tokens with carried

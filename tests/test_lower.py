@@ -127,6 +127,8 @@ def test_a_channel_on_triton_is_swept_where_a_read_contracts_it() -> None:
     """For a mask per N: Y and dV by sweeps, which save states; dQ, dK and the decays from those."""
     (k,) = kernels(forward(plan("gla", "chunked", target="triton")))
     assert (k.reads, k.carries, k.channel) == ((READ_Y,), (KV,), "N")
+    made = backward(plan("gla", "chunked", target="triton"))
+    assert {made.buffer(f"saved.{n}").dtype for n in ("KV", "QG")} == {"state"}
     states, grad_v, chunks = kernels(backward(plan("gla", "chunked", target="triton")))
     assert (states.reads, states.carries) == ((), (replace(KV, saves="saved.KV"),))
     assert (grad_v.reads, grad_v.carries) == (READS[2:], (replace(QG, saves="saved.QG"),))

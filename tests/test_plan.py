@@ -191,6 +191,10 @@ def test_a_mask_per_channel_says_how_it_is_chunked() -> None:
         "dK read", "inside"}  # fmt: skip
     with pytest.raises(PlanError, match=r"takes no mask per N on schedule 'chunks'"):
         plan("gla", order="chunked", schedule="chunks")
+    # States pass in 16 bits, but not in float16, whose range they may leave.
+    states = {t: dict(plan("gla", order="chunked", backward=True, dtype=t).chosen.traffic)["states"]
+              for t in ("bfloat16", "float16")}  # fmt: skip
+    assert 2 * states["bfloat16"] == states["float16"]
     # Short sequences take smaller chunks; long ones, in 16 bits, only those of 64.
     assert {c.chunk for c in plan("gla", order="chunked", sizes={"T": 40}).candidates} == {16, 32}
     assert {c.chunk for c in plan("gla", order="chunked", dtype="float32",

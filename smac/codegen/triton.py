@@ -23,6 +23,7 @@ from smac.ir import SEQ, Kernel, Program, Scan
 _NEEDS = {
     "tanh": ("expm1",), "elu": ("expm1",), "softplus": ("log1p",),
     "logsigmoid": ("softplus", "log1p"), "silu": ("sigmoid",), "floordiv": ("mod",),
+    "add_read": ("wide_dot",),
 }  # fmt: skip
 
 

@@ -16,13 +16,14 @@ from smac.codegen.print_triton import Text
 from smac.codegen.triton_channels import (
     CARRIED,
     LEVELS,
+    NEAR,
     OTHERS,
     end_of,
     kept,
     own_pair,
     sum_texts,
 )
-from smac.codegen.triton_kernel import FAR, Draft, Launch, identifier, value
+from smac.codegen.triton_kernel import Draft, Launch, identifier, value
 from smac.codegen.triton_lanes import saved_state
 from smac.codegen.triton_sweeps import (
     DOT,
@@ -104,6 +105,7 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     late: Frame = {"T": t, channel: replace(side, section=3)}
     n_other = length(other, tail)
     d.constants |= {"BO": f"columns({n_other}, op)", **DOT}
+    evenness(d, {channel: "BC", other: "BO"}, tail)
     by_side = {r.carry: r.out for r in k.reads}
     grad = next((g.decay for g in k.lane_grads if g.decay is not None), None)
     own = [g.read for g in k.lane_grads if g.read is not None]
@@ -134,7 +136,7 @@ def channel_chunks(host: Host, k: Kernel, name: str, targets: list[Target],
     d.about = ", ".join(out for out, _ in found) + f", keeping {channel}, chunks in parallel."
     d.extra = {out: Text(f"b_{identifier(out)}") for out, _ in found}
     x["stores"] = tile_stores(d, targets, late, channel, 2)
-    return replace(d.finish("channel_chunks", x, warps=8), stages="1")
+    return d.finish("channel_chunks", x, warps=8)
 
 
 def _draft(host: Host, k: Kernel, name: str) -> Draft:
@@ -144,5 +146,5 @@ def _draft(host: Host, k: Kernel, name: str) -> Draft:
             ("i_block", f"tl.cdiv(n_{k.channel}, BC)", f"triton.cdiv(n_{k.channel}, {width})")]
     d = draft_of(k, name, host.layout, host.known, grid)
     d.constants = {"C": rows, "BC": width, "LEVELS": LEVELS.format(chunk=k.walk.chunk),
-                   "FAR": FAR}  # fmt: skip
+                   "NEAR": NEAR}  # fmt: skip
     return d

@@ -26,6 +26,9 @@ from smac.ir import SEQ, Kernel, LaneIR
 CARRIED = {"N": ("Q", "K"), "P": ("dY", "V")}
 OTHERS = {"N": ("dY", "V"), "P": ("Q", "K")}
 LEVELS = "rows({chunk}, op).bit_length() - 1"
+#: Powers of 2 up to which factors to the middle of a chunk take the place of levels: products of
+#: two, times operands, stay in bfloat16's range. Others lack range, or digits in sums of paths.
+NEAR = "56.0 if op == torch.bfloat16 else 0.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ def _scores(host: Host, k: Kernel, total: Sum, sums: str, wanted: list[Made]) ->
     axes = _axes(host, [*given, *sorted(exprs, key=repr)])
     d = _draft(host, _name(host, "scores"), "Operands times their decays, and scores, of chunks.",
                k, axes, [])  # fmt: skip
-    d.constants |= {"LEVELS": LEVELS.format(chunk=chunk), "FAR": FAR, **DOT}
+    d.constants |= {"LEVELS": LEVELS.format(chunk=chunk), "NEAR": NEAR, "FAR": FAR, **DOT}
     t = Ix("o_i", 0, "m_t", 0, "C", start="i_first")
     side = Ix("o_c", 1, "m_c", 1, "BC")
     x: dict[str, object] = {"channel": channel, **sum_texts(d, k, sums, side), "own": None}
@@ -208,9 +211,11 @@ def sum_texts(d: Draft, k: Kernel, sums: str, side: Ix) -> dict[str, object]:
     if kept(k).late:
         row = Ix("(o_i - 1)", 0, "(o_i > 0)", 0, "C")
         past = d.scope.load(sums, {**rows, "I": row}, 2, raw=True).text
+    center: Frame = {**chunk, "I": Ix("(C // 2 - 1)"), channel: side}
+    halfway = d.scope.load(sums, center, 1, raw=True).text
     return {
         "sum": total, "past": past,
-        "middle": pointer, "middle_mask": mask,
+        "middle": pointer, "middle_mask": mask, "halfway": halfway,
     }  # fmt: skip
 
 

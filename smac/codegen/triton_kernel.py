@@ -27,9 +27,9 @@ WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I", SEG})
 #: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
 ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
 #: Functions of functions.py.jinja that templates call.
-TILE_HELPERS = ("owner", "meeting", "wide_dot", "decay_tile", "constant_tile", "lower_tile",
-                "log2_decay",
-                "late_tile", "late_fixed_tile", "strict_tile", "diagonal_tile")
+TILE_HELPERS = ("owner", "meeting", "wide_dot", "add_read", "decay_tile", "constant_tile",
+                "lower_tile", "log2_decay", "late_tile", "late_fixed_tile", "strict_tile",
+                "diagonal_tile")
 #: Stands for a test of a launch's strides, which the wrapper writes (`Host.launch`).
 FAR = "@far"
 

@@ -118,6 +118,8 @@ class Host:
                 return "acc"
             case "int":
                 return "torch.int32"
+            case "state":
+                return "acc if op == torch.float16 else op"
             case _:
                 return f"{self.variables[b.of or b.name]}.dtype"
 

@@ -48,7 +48,7 @@ def by_channel(order: Order) -> Backward:
     restored = {c.name: replace(c, initial=None, final=None, saves=None, restores=f"saved.{c.name}")
                 for c in (kv, qg)}  # fmt: skip
     steps: list[Step] = []
-    scratch = [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
+    scratch = [saved_states(p, n, "state") for n in ("saved.KV", "saved.QG")]
     if needs_y(dy) or stores_need_y(p):
         (y,), buffers = raw_output(order)
         assert isinstance(y, Kernel)

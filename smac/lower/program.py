@@ -57,7 +57,7 @@ def forward(plan: Plan) -> Program:
         steps = tuple(order.kernel(f"states{named(kv)}", (p.k, p.v),
                                    (replace(kv, saves="saved.KV"),), reverse=kv.reverse)
                       for kv in both)  # fmt: skip
-        scratch = (saved_states(p, "saved.KV", "acc" if channel else "operand"),)
+        scratch = (saved_states(p, "saved.KV", "state" if channel else "operand"),)
         carries = tuple(replace(kv, initial=None, final=None, restores="saved.KV") for kv in both)
         kernel = order.kernel("forward", (p.q, p.k, p.v), carries, (READ_Y,))
         steps = (*steps, replace(kernel, stores=output_stores(p)))

@@ -1,8 +1,9 @@
 """What the chunked order takes on triton under a mask per channel: products, passes, kernels.
 
 Counts what templates/triton/channel_*.py.jinja do, tile by tile: a chunk of C tokens has log2 C
-levels, each with a product of C × C over the channel. `heads` are those of the operands that carry
-the channel, together with the mask; all else is for every head of the result.
+levels, each with a product of C × C over the channel, or one place where all its pairs meet.
+`heads` are those of the operands that carry the channel, together with the mask; all else is for
+every head of the result.
 
 Non-goals: no times (cost.py), no other order.
 """
@@ -16,7 +17,7 @@ from smac.plan.types import Dot
 
 #: Operations on an element of the channel at a level (scores; reads; reads and gradients), and
 #: beside the levels.
-_LEVEL, _ENDS = {"scores": 8, "read": 12, "gradients": 24}, 16
+_LEVEL, _ENDS = {"scores": 8, "read": 12, "gradients": 16}, 16
 #: A chunk of a sweep that makes states alone, against one that reads them.
 _STATE_STEP = 0.4
 
@@ -48,7 +49,9 @@ class _Count:
         self.x, self.C = x, C
         self.per_n = x.channel == "N"
         self.channel, self.other = (x.N, x.p) if self.per_n else (x.P, x.n("QK"))
-        self.levels = C.bit_length() - 1
+        # In bfloat16 the pairs of a chunk meet in its middle, unless decays are fast.
+        self.near = x.item == x.kept == 2
+        self.levels = 1 if self.near else C.bit_length() - 1
         self.pieces = max(1, -(-x.T // C))
         self.tokens = x.batch * self.pieces * C
         self.block = 64 if x.item == 2 else 32
@@ -129,18 +132,20 @@ class _Count:
     def keep(self, tile: str, reads: tuple[str, ...], inside: str, kind: str) -> None:
         """Reads that keep the channel, `reads` of them, from the states that sweeps saved.
 
-        In 16 bits a state takes two products, for its rounded part and for what rounding takes."""
-        x, n = self.x, len(reads)
+        One product a level serves rows and columns, two those that meet in the middle; in float16
+        a state takes two, for its rounded part and for what rounding takes."""
+        x = self.x
+        products = len(reads) if self.near else self.levels
         blocks = -(-self.channel // self.block)
-        self._dot(tile, n * x.all_heads * blocks * self.C * self.other)
+        self._dot(tile, x.all_heads * blocks * self.C * self.other)
         for read in reads:
-            self._dot(read, x.all_heads * (2 if x.item == 2 else 1) * self.channel * self.other)
-        self._dot(inside, n * x.all_heads * self.levels * self.C * self.channel)
+            self._dot(read, x.all_heads * (2 if x.kept > x.item else 1) * self.channel * self.other)
+        self._dot(inside, x.all_heads * products * self.C * self.channel)
         if kind == "gradients" and x.item > 2:  # paths over each token, added up by themselves
             self._dot("decays", x.all_heads * self.levels * self.C * self.channel)
         self._pass(kind, x.all_heads)
-        states = x.batch * x.all_heads * self.pieces * self.channel * self.other * x.acc
-        self.bytes["states"] += n * states
+        states = x.batch * x.all_heads * self.pieces * self.channel * self.other
+        self.bytes["states"] += len(reads) * states * x.kept
         self.kernels += 1
 
     def _sums(self) -> int:

@@ -28,7 +28,8 @@ class Shape:
     `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
     `nodes`: operations in one entry of the mask; `pairs`: what it reads for each pair of tokens,
     not for a row, a column or a lag: sums between the two, and entries of matrices.
-    `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element.
+    `again`: the backward needs Y. `item`, `acc`: bytes of an operand's, an accumulator's element;
+    `kept`: of one of the states that pass between kernels under a mask per channel.
     """
 
     batch: int
@@ -56,6 +57,7 @@ class Shape:
     again: bool
     item: int
     acc: int
+    kept: int
     given: int
 
     def heads(self, operands: str) -> int:
@@ -129,6 +131,7 @@ def shape_of(request: Request) -> Shape:
         symbol=mask.symbol() is not None, dft=mask.dft() is not None, channel=c.channel,
         nodes=_nodes(mask), pairs=_pairs(mask),
         matvec=mask.matvec_cost(T), again=needs_y(spec), item=item, acc=max(item, 4),
+        kept=4 if request.dtype == "float16" else item,
         given=sum(math.prod(sizes[a] for a in i.axes) for i in spec.inputs),
     )  # fmt: skip
 

@@ -54,11 +54,15 @@ CORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("gla", "linear"): ("forward_kernel", "backward_grad_mask_lane"),
     ("gla", "chunked"): ("forward_sums", "forward_scores", "forward_kernel", "backward_chunks"),
 }  # fmt: skip
+#: What has code of its own in float16: states wider than operands.
+FLOAT16: dict[tuple[str, str], tuple[str, ...]] = {("gla", "chunked"): ("backward_chunks",)}
 
 
 def kernels_for(spec: str, order: str, dtype: str, arch: int) -> tuple[str, ...]:
     """Which kernels of a case are compiled for a type and an architecture."""
     everything = next(k for s, o, k in CASES if (s, o) == (spec, order))
+    if dtype == "float16":
+        return FLOAT16.get((spec, order), ())
     return everything if (dtype, arch) == ("bfloat16", 90) else CORE.get((spec, order), ())
 
 

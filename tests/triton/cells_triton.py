@@ -250,6 +250,15 @@ def as_in_16_bits(spec: str, order: str, **sizes: int) -> float:
     return error if any(found) else math.inf
 
 
+def as_in_bfloat16(spec: str, near: float = 56.0, **sizes: object) -> float:
+    """A cell in float64 whose chunks of slow decays, of 2 to the power of `near`, meet in their
+    middle as those of bfloat16 do; infinite where none could."""
+    with (rewritten("EXACT=op.itemsize >= 4", "EXACT=False"),
+          rewritten("NEAR=56.0 if op == torch.bfloat16 else 0.0", f"NEAR={near}") as found):
+        error = cell(spec, "chunked", **sizes)  # type: ignore[arg-type]
+    return error if any(found) else math.inf
+
+
 def in_tall_tiles(spec: str, **sizes: object) -> float:
     """A cell of the quadratic order with programs of two tiles' rows and broad diagonals, as 16-bit
     types have them."""
@@ -378,6 +387,11 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec, order in (("quasi", "chunks"), ("quasi", "chunked"), ("rwkv6", "chunked"),
                         ("gla", "chunked"), ("many_lanes", "chunks")):  # fmt: skip
         made[f"{spec}-{order}-differences"] = partial(as_in_16_bits, spec, order)
+    for spec in ("gla", "channel_p", "rwkv6", "channel_gated"):
+        made[f"{spec}-chunked-near"] = partial(as_in_bfloat16, spec)
+    for spec in ("gla", "channel_p", "rwkv6", "late_per_value"):
+        made[f"{spec}-chunked-near-special"] = partial(as_in_bfloat16, spec, special=True, T=40)
+        made[f"{spec}-chunked-near-some"] = partial(as_in_bfloat16, spec, 12.5, T=150)
     for spec, more in (
         ("toeplitz", {"T": 70}), ("toeplitz", {"T": 64}), ("toeplitz", packed),
         ("bidirectional_toeplitz", {"T": 70}), ("window_decay", {"T": 70}), ("dense", packed),
@@ -400,6 +414,8 @@ def cells() -> dict[str, Callable[[], float]]:
     add("ssd-chunked-wide", "ssd", "chunked", N=35, P=40, B=1, H=2)
     add("gla-chunked-wide", "gla", "chunked", N=35, P=40, T=70)
     add("channel_p-chunked-wide", "channel_p", "chunked", N=40, P=35, T=33, state=True)
+    for spec in ("gla", "channel_p", "rwkv6"):  # no mask is left where all tiles are whole
+        add(f"{spec}-chunked-whole", spec, "chunked", N=16, P=32, T=32)
     add("gla-linear-long", "gla", "linear", T=70, H=1, G=1, state=True)
     add("ssd-linear-groups", "ssd", "linear", T=5, **MANY)
     return made

@@ -21,10 +21,14 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 import smac
 
-#: Whole tiles of float32, so that nothing is padded but the last chunk.
+#: Whole tiles, so that nothing is padded but the last chunk; those of 16-bit types are wider.
 SIZES = {"B": 1, "T": 40, "H": 2, "G": 1, "N": 32, "P": 64}
-CASES = {"gla": "gla", "per value": SPECS["channel_p"][0], "groups": SPECS["channel_groups"][0],
-         "gated": SPECS["channel_gated"][0]}  # fmt: skip
+CASES = (
+    ("gla", "gla", "float32"), ("per value", SPECS["channel_p"][0], "float32"),
+    ("groups", SPECS["channel_groups"][0], "float32"),
+    ("gated", SPECS["channel_gated"][0], "float32"),
+    ("gla bfloat16", "gla", "bfloat16"), ("gla float16", "gla", "float16"),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -38,12 +42,13 @@ def main() -> None:
         return real(self, a, b, *rest)
 
     InterpreterBuilder.create_dot = counted
-    for name, spec in CASES.items():
+    for name, spec, dtype in CASES:
         op = smac.compile(spec, target="triton", order="chunked", chunk=32)
         have = {a for i in op.spec.inputs for a in i.axes}
-        sizes = {a: n for a, n in SIZES.items() if a in have}
-        inputs = {i.name: (-torch.rand([SIZES[a] for a in i.axes])).requires_grad_()
-                  for i in op.spec.inputs}  # fmt: skip
+        known = SIZES if dtype == "float32" else {**SIZES, "N": 64}
+        sizes = {a: n for a, n in known.items() if a in have}
+        drawn = {i.name: -torch.rand([known[a] for a in i.axes]) for i in op.spec.inputs}
+        inputs = {n: x.to(getattr(torch, dtype)).requires_grad_() for n, x in drawn.items()}
         done = 0
         y = op(**inputs)
         counts = [done]
@@ -51,7 +56,7 @@ def main() -> None:
         torch.autograd.grad(y.sum(), list(inputs.values()))
         counts.append(done)
         for backward, count in enumerate(counts):
-            plan = op.plan(dtype="float32", device="h100", backward=bool(backward), **sizes)
+            plan = op.plan(dtype=dtype, device="h100", backward=bool(backward), **sizes)
             print(json.dumps({"cell": f"{name} {'backward' if backward else 'forward'}",
                               "done": count, "planned": plan.chosen.flops}))  # fmt: skip
 

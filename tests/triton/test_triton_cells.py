@@ -60,10 +60,30 @@ MUTANTS = (
     ("b_up[:, None] != (o_i", "b_up[:, None] == (o_i"),  # the other paths of a half
     ("+ b_self[:, None] * b_b", ""),  # no pair of a row with itself
     ("(b_up[None, :] == 0)", "True"),
+    ("(b_up[:, None] != b_up[None, :])", "True"),  # pairs inside a half, which other levels have
+    ("tl.trans(b_pairs)", "b_pairs"),  # columns read D as it stands
+)
+#: Those of chunks whose pairs meet in the middle, in 16 bits.
+NEAR = (
+    ("b_sum - b_halfway[None, :]", "b_sum"),  # rows decay from the chunk's start
+    ("b_halfway[None, :] - b_sum", "-b_sum"),
+    ("tl.where(o_i[:, None] < o_i[None, :], b_pairs", "tl.where(True, b_pairs"),
+    ("b_rows * b_there", "b_rows"),
+    ("- b_bs.to(ACC) * b_columns", ""),  # paths that end inside the chunk
+    ("tl.where(o_i[:, None] > o_i[None, :], b_all", "tl.where(True, b_all"),
+    ("first = tl.full((), LEVELS,", "first = tl.full((), 0,"),  # all pairs once more, by levels
 )
 
 
-def test_wrong_chunks_of_a_mask_per_channel_are_seen() -> None:
+@pytest.mark.parametrize(("cell", "mutants"), [
+    ('c.cell("gla", "chunked", T=35, B=1, H=1)', MUTANTS),
+    ('c.as_in_bfloat16("gla", T=35, B=1, H=1)', NEAR),
+    # Factors far out of range where a decay cuts.
+    ('c.as_in_bfloat16("gla", special=True, T=35, B=1, H=1)', (("_reach <= NEAR", "_reach >= 0"),)),
+], ids=["levels", "near", "far"])
+def test_wrong_chunks_of_a_mask_per_channel_are_seen(
+    cell: str, mutants: tuple[tuple[str, str], ...]
+) -> None:
     """Each change of a rendered kernel fails its cell."""
     code = """
 import json, sys
@@ -77,15 +97,15 @@ for right, wrong in json.loads(sys.argv[2]):
         seen.append(right in text)
         return real(text).replace(right, wrong)
     triton.wrap = changed
-    error = c.cell("gla", "chunked", T=35, B=1, H=1)
+    error = CELL
     print(json.dumps([any(seen), error]))
-"""
+""".replace("CELL", cell)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(HERE), json.dumps(MUTANTS)],
+        [sys.executable, "-W", "ignore", "-c", code, str(HERE), json.dumps(mutants)],
         text=True, capture_output=True, check=True,
     )  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == len(MUTANTS)
+    assert len(found) == len(mutants)
     assert all(seen and not error <= 1e-6 for seen, error in found), found
 
 
@@ -131,7 +151,7 @@ def test_plans_count_the_products_of_a_mask_per_channel() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", str(HERE / "flops_triton.py")],
                           capture_output=True, text=True, check=False)  # fmt: skip
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 8, done.stderr[-2000:]
+    assert len(found) == 12, done.stderr[-2000:]
     assert all(x["done"] == x["planned"] > 0 for x in found), found
 
 

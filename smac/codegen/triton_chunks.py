@@ -50,7 +50,9 @@ _WEIGHTS = {
 }  # fmt: skip
 #: Columns of N, and warps, of programs that sum weights over heads. Each tile of N makes them all
 #: again, so it is as wide as registers and shared memory allow for beside states [N, P].
-_SUMMED = ("width(min(n_N, 128 if n_P <= 64 else 64), op)", "8 if op.itemsize == 2 else 4")
+_SUMMED = (
+    "width(min(n_N, 128 if n_P <= 64 else 64), op)", "8 if op.itemsize == 2 and n_N > 64 else 4",
+)  # fmt: skip
 #: The most lanes whose states are loaded ahead.
 _AHEAD = 2
 

@@ -118,9 +118,15 @@ def apart(order: Order) -> Backward:
     if saves:
         scratch += [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
     steps.append(pointwise("grad_inputs", input_stores(order)))
-    if not order.stateful:  # sweeps have a state in their registers, and no room beside it
+    if order.kind != "recurrent":
         steps, scratch = direct(steps, scratch)
     return Backward(tuple(steps), tuple(scratch))
+
+
+def in_segments(order: Order) -> Backward:
+    """Sweeps that are cut along T: one for each read, unless the mask has gradients, which want
+    the states of every chunk, forward and reverse, side by side."""
+    return parallel(order) if order.mask_uses() else apart(order)
 
 
 def parallel(order: Order) -> Backward:

@@ -11,6 +11,7 @@ from smac.lower import two_sided
 from smac.lower.adjoint import (
     Backward,
     apart,
+    in_segments,
     output_stores,
     parallel,
     pointwise,
@@ -91,7 +92,9 @@ def backward(plan: Plan) -> Program:
 
 def _spread(plan: Plan) -> Callable[[Order], Backward]:
     """How the schedule spreads the reads of a backward over kernels."""
-    if plan.chosen.schedule in ("chunks", "segmented"):
+    if plan.chosen.schedule == "segmented":
+        return in_segments
+    if plan.chosen.schedule == "chunks":
         return parallel
     if plan.chosen.schedule == "fft":  # one transform of each product serves every read
         return together

@@ -228,8 +228,16 @@ def test_what_triton_lacks_is_listed_and_said() -> None:
             make(load(changed), sizes={}, dtype="bfloat16", device="h100", order="chunked")
     with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'chunks'$"):
         plan("linear_attention", order="chunked", schedule="chunks")
+    # Segments go backward as parallel chunks where the mask has gradients, else as sweeps.
+    text = str(load("retnet"))
+    assert text.count('= "Y"') == 1
+    normalised = load(text.replace('= "Y"', '= "Y / maximum(abs(Z), 1)"'))
     with pytest.raises(PlanError, match=r"'chunked' takes no normaliser Z on schedule 'segmented'"):
-        plan("linear_attention", order="chunked", schedule="segmented", backward=True)
+        make(normalised, sizes={}, dtype="bfloat16", device="h100", order="chunked",
+             schedule="segmented", backward=True)  # fmt: skip
+    for dtype in ("float16", "bfloat16"):
+        assert plan("linear_attention", order="chunked", schedule="segmented", dtype=dtype,
+                    backward=True).chosen.schedule == "segmented"  # fmt: skip
     with pytest.raises(PlanError, match=r"takes no mask per N on schedule 'segmented'; use sched"):
         plan("gla", order="chunked", schedule="segmented")
     with pytest.raises(PlanError, match=r"cuts one sequence in segments, not packed ones; use sch"):

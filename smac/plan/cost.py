@@ -43,12 +43,12 @@ _SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
 #: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it; of
 #: the torch target on a GPU, and of triton's schedules.
 _GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
-_DOTS = {"tiles": 0.64, "sweep": 0.26, "chunks": 0.35, "tokens": 1.0}
+_DOTS = {"tiles": 0.64, "sweep": 0.26, "swept back": 0.6, "chunks": 0.35, "tokens": 1.0}
 #: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
-#: sweeps reads wide states a second time for the gradients of decays, little of it in parallel.
-_REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.4), "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}
-#: What the kernels of a segmented walk are like, forward and backward.
-_SEGMENTED = ("sweep", "chunks")
+#: sweeps reads wide states a second time for the gradients of decays, little of it in parallel;
+#: "swept back" is one whose mask has no gradients.
+_REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.45), "swept back": (0.9, 0.6),
+          "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}  # fmt: skip
 _CPU_HALF = 4
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
@@ -72,6 +72,7 @@ _LANE_STEP, _TAIL_STEP, _TAIL_TILE = 1.8, 5.0, 8.0
 class Work:
     """What a candidate does. `traffic` splits its bytes; `steps` wait for each other, in `swept`
     programs where those are not all; `before` must end first, and is no part of the other figures.
+    `like`: the schedule whose rates its kernels reach on triton.
     """
 
     dots: tuple[Dot, ...]
@@ -83,6 +84,7 @@ class Work:
     steps: float = 0.0
     swept: int = 0
     before: Work | None = None
+    like: str = "sweep"
 
     @property
     def whole(self) -> Work:
@@ -210,16 +212,17 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         programs, steps = programs * segments, steps / segments
         entering = _entering(x, back, segments, programs, pieces)
         space = entering.workspace
-    if schedule == "chunks" or (schedule == "segmented" and back):  # then a chunk is a program
+    like = schedule if schedule != "segmented" else "chunks" if back and x.learned else "sweep"
+    if like == "chunks":  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides
         programs *= (kept or 1) if x.in_turn else 1
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
                      sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
-                     before=entering)  # fmt: skip
+                     before=entering, like=like)  # fmt: skip
         traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]
         scalar = 2 * scalar if back else scalar
         return Work(dots, scalar, tuple(traffic), 1 + back, space + sweeps * states, heads * pieces,
-                    before=first)  # fmt: skip
+                    before=first, like=like)  # fmt: skip
     sides = x.sides if schedule in ("sweep", "segmented", "tokens") else 1
     if sides > 1:  # what is above the diagonal is a sweep of its own, and Y of the first waits
         scalar, steps = sides * scalar, sides * steps
@@ -227,16 +230,32 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
                     ("Y below", 2 * x.batch * x.T * x.all_heads * x.p * x.acc)]  # fmt: skip
     if back:
         scalar, steps = 2 * scalar, 2 * steps
-        traffic.append(("gradients", x.given * x.acc))
-        if x.heads("QK") < x.all_heads:  # gradients of shared operands, a head each, then summed
-            space += 2 * heads * x.T * x.n("QK") * x.acc
-        if order != "quadratic":
-            space += (x.states or 1) * heads * x.n("QK") * x.p * x.acc * pieces
-        traffic.append(("per-head gradients and states", 2 * space))
+        like, more, scratch = _gradients(x, order, like, pieces)
+        traffic, space = traffic + more, space + scratch
         if schedule == "tokens":  # states of tokens pass through scratch that is used again
             space = tokens_space(x)
     kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
-    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering)
+    return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering,
+                like=like)  # fmt: skip
+
+
+def _gradients(x: Shape, order: str, like: str, pieces: int,
+               ) -> tuple[str, list[tuple[str, int]], int]:  # fmt: skip
+    """Of a kernel a gradient: whose rates they reach, what they read and write beside what a
+    forward does, and scratch."""
+    heads = x.batch * x.all_heads
+    wide = order == "linear" or (order == "chunked" and x.learned)  # states, for the mask's
+    traffic = []
+    if like == "sweep":  # three sweeps read all but one operand each, and the mask's kernel all
+        like = "sweep" if wide else "swept back"
+        traffic = [("operands again", (1 + wide) * x.given * x.item)]
+    traffic.append(("gradients", x.given * (x.acc if order == "linear" else x.item)))
+    space = 0
+    if x.heads("QK") < x.all_heads:  # gradients of shared operands, a head each, then summed
+        space += 2 * heads * x.T * x.n("QK") * x.acc
+    if wide:
+        space += 2 * (x.states or 1) * heads * x.n("QK") * x.p * x.acc * pieces
+    return like, [*traffic, ("per-head gradients and states", 2 * space)], space
 
 
 def _entering(x: Shape, back: bool, segments: int, programs: int, pieces: int) -> Work:
@@ -246,7 +265,7 @@ def _entering(x: Shape, back: bool, segments: int, programs: int, pieces: int) -
     ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc
     steps = sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments)
     traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * ends))
-    return Work((), 0, traffic, 2 * sweeps, ends, programs, steps)
+    return Work((), 0, traffic, 2 * sweeps, ends, programs, steps, like="swept back")
 
 
 def _triton_channel(x: Shape, back: bool, C: int) -> Work:
@@ -307,16 +326,15 @@ def _triton_seconds(
     waves = max(w.programs, 1) / device.units
     idle = math.ceil(waves) / waves
     back = request.backward
-    if schedule == "segmented":
-        schedule = _SEGMENTED[back]
-    rows = 64 if turns(schedule, chunk, ITEMSIZE[request.dtype]) else chunk
-    share = _DOTS[schedule] * rows / (rows + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
+    turned = w.like != "chunks" and turns(schedule, chunk, ITEMSIZE[request.dtype])
+    rows = 64 if turned else chunk
+    share = _DOTS[w.like] * rows / (rows + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
     step = device.step if schedule != "tokens" else device.token
     rounds = math.ceil((w.swept or w.programs) / (device.units * RESIDENT))
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
-        "memory": w.bytes / (device.bandwidth * _REACH[schedule][back]) * min(idle, 2.5),
+        "memory": w.bytes / (device.bandwidth * _REACH[w.like][back]) * min(idle, 2.5),
         "chain": rounds * w.steps * step,
         "launches": w.launches * device.launch,
     }

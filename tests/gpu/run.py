@@ -75,7 +75,7 @@ y = "{y}"
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
         "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-        "nine_decays": ("chunks", "quadratic")}
+        "nine_decays": ("chunks", "quadratic"), "causal": ("chunked", "chunks", "segmented")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
@@ -90,6 +90,10 @@ TEXTS = {
                                        Q="q / sqrt(size(N))", y="Y").replace(
         "= logsigmoid(g))", "= logsigmoid(g)) * ("
         + " + ".join(f"row(sigmoid(g * {i})) * decay(0.{i})" for i in range(1, 10)) + ")"),
+    # A mask without gradients, whose backward is sweeps alone.
+    "causal": _PER_CHANNEL.format(name="causal", heads="G", gate="H", mask="TS",
+                                  Q="q / sqrt(size(N))", y="Y * sigmoid(g)").replace(
+        "semiseparable(log_decay = logsigmoid(g))", "causal()"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
@@ -115,6 +119,8 @@ LARGE = (
       for spec, n, p in (("ssd", 128, 64), ("ssd", 256, 64), ("ssd", 128, 128), ("ssd", 16, 64),
                          ("hydra", 64, 64), ("mamba3", 128, 64))),
     ("ssd", "segmented", {"B": 1, "T": 5000, "H": 8, "G": 1, "N": 128, "P": 64}),
+    *(("causal", order, {"B": 1, "T": t, "H": 8, "G": 8, "N": 128, "P": 128})
+      for order, t in (("chunked", 1024), ("segmented", 5000))),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),

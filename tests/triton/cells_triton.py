@@ -298,8 +298,13 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-float64", spec, "chunks", **more)
     for spec in ("ssd", "packed_ssd", "three_lanes", "mamba3", "before_and_own"):
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
-    for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere"):
+    for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere", "plain"):
         add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
+    add("linear_attention-segmented-state", "linear_attention", "segmented", state=True, T=70)
+    add("plain-segmented-T1", "plain", "segmented", T=1, state=True)
+    add("document_causal-segmented-state", "document_causal", "segmented", state=True, T=70)
+    add("plain_both_ways-segmented-float64", "plain_both_ways", "segmented", T=70)
+    add("plain_both_ways-segmented-float32", "plain_both_ways", "segmented", torch.float32, T=70)
     add("factors-segmented-special", "factors", "segmented", special=True, T=40)
     add("ssd-segmented-float32", "ssd", "segmented", torch.float32, state=True, T=70)
     add("ssd-segmented-T0", "ssd", "segmented", T=0, state=True)

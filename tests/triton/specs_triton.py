@@ -87,6 +87,12 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "documents_of_heads": (
         spec("document(ids) * semiseparable(log_decay = a)", _DECAY + 'ids = "B T H"\n'),
         ("quadratic", "chunked")),
+    # Masks without gradients, whose backward is sweeps alone.
+    "plain": (spec("causal()"), ("chunked",)),
+    "plain_both_ways": (
+        spec("document(ids) * (causal() + strict(transpose(causal())))", 'ids = "B T"\n',
+             y="tanh(Y / 8) * v", axes='G = "group of H"\nF = "group of H"',
+             inputs='q = "B T G N"\nk = "T F N"\nv = "B T H P"\n'), ("chunked",)),
     "both_ways": (
         spec("semiseparable(log_decay = a) + strict(transpose(semiseparable(log_decay = b)))",
              _DECAY + 'b = "B T H"\n'), ("quadratic", "chunked", "linear")),

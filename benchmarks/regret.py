@@ -224,9 +224,10 @@ def outcomes(cell: Drawn, device: str, timer: Timer) -> list[Outcome]:
         asked = [any(key(c) == k for c in found) for found, _ in chosen]
         place = 0
         try:
-            for place, (_, run) in enumerate(runs(forced(cell.spec, k, device), inputs)):
+            for _, run in runs(forced(cell.spec, k, device), inputs):
                 if asked[place]:
                     measured[place][named(k)] = timer(run)
+                place += 1
         except Exception as error:  # one candidate; the others are measured
             if not isinstance(error, SmacError) and not _alive(device):
                 raise

@@ -15,6 +15,7 @@ import torch
 from benchmarks import compiled, cpu, crossover, planner, regret
 from benchmarks.cases import MODES, Shape, case, side
 from benchmarks.memory import peak_bytes
+from smac.errors import PlanError
 
 SMALL = Shape(1, 100, 4, 8, 16, 2)
 ROW = cpu.Row("1,4096,24,64,128,1", 4096, "forward", 0.1, default=0.5, best=0.29,
@@ -178,6 +179,25 @@ def test_a_candidate_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
     for o in regret.outcomes(cell, "cpu", lambda run: (run(), 1.0)[1]):
         assert o.failed == {"linear fft": "ValueError: a defect"}
         assert o.measured == {"quadratic 32 tiles": 1.0}
+
+
+def test_a_backward_that_is_refused_is_no_failure_of_the_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As segments whose backward would be chunks under a normaliser."""
+    cell = regret.Drawn("toeplitz", {"B": 1, "T": 32, "H": 1, "N": 4, "P": 4})
+    real = regret.runs
+
+    def runs(op: Any, inputs: Any) -> Any:
+        yield next(real(op, inputs))
+        raise PlanError("toeplitz: no backward")
+
+    monkeypatch.setattr(regret, "runs", runs)
+    forward, backward = regret.outcomes(cell, "cpu", lambda run: (run(), 1.0)[1])
+    assert forward.failed is None
+    assert forward.measured
+    assert set(backward.failed or {}) == set(backward.predicted)
+    assert not backward.measured
 
 
 def test_crossovers_by_hand(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """What target triton promises whatever the spec: layouts, sizes, heads, decays, precision.
 
 `python tests/gpu/contracts.py [name …]` prints a JSON line a promise and order, on a GPU; without
-one, interpreted (TRITON_INTERPRET=1), those of `SMALL` in float64. Exit 1 where one is broken.
+one, interpreted (TRITON_INTERPRET=1), those of `SMALL` in float64. `--way` and `--dtype` leave out
+the others, so that several processes can share what takes long to compile. Exit 1 where one is
+broken.
 
 Non-goals: specs and orders at large (run.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -160,7 +163,7 @@ def decoding() -> Found:
     replays of a CUDA graph of one step, whose position is a tensor."""
     sizes = {"B": 2, "H": 2, "N": 16, "P": 16}
     T, start = (70, 37) if GPU else (9, 6)
-    for way in ("sweep", "tokens"):
+    for way in WAYS.keys() & {"sweep", "tokens"}:
         for dtype in TYPES:
             op = compiled(way, turn=" * wave(0.7, 0.2)")
             x = drawn(op, dtype, T=T, **sizes)
@@ -220,7 +223,7 @@ def programs() -> Found:
 
 def large() -> Found:
     """More than 2³¹ elements of V: along T in chunks, along B in every order, both ways."""
-    cases = [(way, 2**19 + 256, 1) for way in ("sweep", "chunks")]
+    cases = [(way, 2**19 + 256, 1) for way in WAYS if way in ("sweep", "chunks")]
     cases += [(way, 64, 2**13 + 2) for way in WAYS]
     for way, T, B in cases:
         op = compiled(way, q="B T N", k="B T N")
@@ -244,7 +247,7 @@ def large() -> Found:
 
 def tf32() -> Found:
     """precision = "tf32" is what it says: worse than ieee and no worse than ten bits."""
-    for way in ("sweep", "chunks", "quadratic"):
+    for way in WAYS.keys() - {"tokens"}:
         found = {}
         for precision in ("ieee", "tf32"):
             op = compiled(way, precision)
@@ -261,8 +264,16 @@ LARGE: tuple[Callable[[], Found], ...] = (heads, widths, programs, large, tf32)
 def main() -> int:
     """Those named, or all that run here."""
     known = {f.__name__: f for f in (SMALL + LARGE if GPU else SMALL)}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(known))
+    parser.add_argument("--way", choices=list(WAYS))
+    parser.add_argument("--dtype", choices=[str(t).removeprefix("torch.") for t in TYPES])
+    asked = parser.parse_args()
+    if not known.keys() >= set(asked.names):
+        parser.error(f"found {' '.join(asked.names)}; expected some of {', '.join(known)}")
+    keep(asked.way, asked.dtype)
     broken = 0
-    for name in sys.argv[1:] or known:
+    for name in asked.names or known:
         for about, found, bound in known[name]():
             right = found <= bound
             broken += not right
@@ -271,6 +282,13 @@ def main() -> int:
             if GPU:
                 torch.cuda.empty_cache()
     return int(broken > 0)
+
+
+def keep(way: str | None, dtype: str | None) -> None:
+    """Of WAYS and TYPES those alone."""
+    global WAYS, TYPES
+    WAYS = {w: x for w, x in WAYS.items() if way in (None, w)}
+    TYPES = tuple(t for t in TYPES if dtype in (None, str(t).removeprefix("torch.")))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ AGAIN = "SMAC_GPU_AGAIN"
 ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-    "linear_attention": ("chunked", "quadratic", "linear"),
+    "linear_attention": ("chunked", "segmented", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
@@ -75,7 +75,8 @@ y = "{y}"
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
         "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-        "nine_decays": ("chunks", "quadratic"), "causal": ("chunked", "chunks", "segmented")}
+        "nine_decays": ("chunks", "quadratic"),
+        "causal": ("chunked", "chunks", "segmented", "quadratic", "linear")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),

@@ -56,7 +56,7 @@ _KERNELS, _BACKWARD_KERNELS = 1, 4
 #: against a chunk that reads them.
 _STATE_STEP, _JOIN_STEP = 0.47, 0.15
 #: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
-_ENTRY_OPS = 8
+_ENTRY_OPS = 8.4
 #: The step of a sweep that turns its products against one of 64 rows.
 _TURNED_STEP = 0.45
 #: A tile of the quadratic order against a chunk of a sweep, each node of its entry, and what is

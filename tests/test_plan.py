@@ -15,9 +15,7 @@ from smac.errors import PlanError
 from smac.parse import load
 from smac.paths import shipped_specs
 from smac.plan import TABLE, Plan, crossover, make
-from smac.plan.bands import longest
 from smac.plan.devices import from_dict
-from smac.plan.shape import shape_of
 from smac.plan.words import duration, quantity
 from smac.spec import Spec
 
@@ -474,13 +472,3 @@ def test_a_normaliser_per_value_channel_is_refused() -> None:
     )  # fmt: skip
     with pytest.raises(PlanError, match=r"^both: Z with a mask per P: found a normaliser for each"):
         make(spec, sizes={"B": 1, "T": 8, "H": 1, "N": 4, "P": 4}, dtype="float32", device="cpu")
-
-
-@pytest.mark.parametrize(("name", "tiles"), [
-    ("linear_attention", (0, 1, 7, 256)), ("lion", (0, 1, 7, 256)), ("window", (0, 1, 7, 33)),
-])  # fmt: skip
-def test_the_longest_row_of_tiles(name: str, tiles: tuple[int, ...]) -> None:
-    """Of 16 × 16, by hand: a triangle's last row, all of what has no band, 512 lags of a band."""
-    for T, due in zip((0, 1, 100, 4096), tiles, strict=True):
-        x = shape_of(plan(name, sizes={"T": T}, target="triton", order="quadratic").request)
-        assert longest(x, 16) == due

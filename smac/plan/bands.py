@@ -15,13 +15,6 @@ def block_columns(x: Shape, rows: int, k: int, whole: bool = False) -> int:
     return _clamped(stop, x.support.lo, last, last) - _clamped(first, x.support.hi, 0, last)
 
 
-def longest(x: Shape, rows: int) -> int:
-    """Tiles of rows × rows in the longest row of tiles."""
-    blocks = -(-x.T // rows)
-    some = {0, blocks // 2, blocks - 1} if blocks else set()
-    return max((-(-block_columns(x, rows, k, whole=True) // rows) for k in some), default=0)
-
-
 def _clamped(at: int, lag: int | None, free: int, last: int) -> int:
     return free if lag is None else min(max(at - lag, 0), last)
 

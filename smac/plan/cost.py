@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from smac.plan.bands import entries, longest
+from smac.plan.bands import entries
 from smac.plan.channel_work import channel_work
 from smac.plan.cuts import (
     RESIDENT,
@@ -43,31 +43,29 @@ _SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
 #: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it; of
 #: the torch target on a GPU, and of triton's schedules.
 _GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
-_DOTS = {"tiles": 0.51, "sweep": 0.24, "swept back": 0.6, "chunks": 0.27, "tokens": 1.0}
+_DOTS = {"tiles": 0.64, "sweep": 0.26, "swept back": 0.6, "chunks": 0.35, "tokens": 1.0}
 #: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
 #: sweeps reads wide states a second time for the gradients of decays, little of it in parallel;
 #: "swept back" is one whose mask has no gradients.
-_REACH = {"tiles": (0.41, 0.27), "sweep": (0.7, 0.32), "swept back": (0.7, 0.6),
-          "chunks": (0.8, 0.85), "tokens": (0.9, 0.6)}  # fmt: skip
+_REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.45), "swept back": (0.9, 0.6),
+          "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}  # fmt: skip
 _CPU_HALF = 4
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
 #: A chunk of a sweep that makes states alone, and a segment's state that is joined to the others,
 #: against a chunk that reads them.
-_STATE_STEP, _JOIN_STEP = 0.47, 0.15
+_STATE_STEP, _JOIN_STEP = 0.4, 0.15
 #: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
-_ENTRY_OPS = 8.4
+_ENTRY_OPS = 10
 #: The step of a sweep that turns its products against one of 64 rows.
 _TURNED_STEP = 0.45
 #: A tile of the quadratic order against a chunk of a sweep, each node of its entry, and what is
 #: read for each pair of tokens: a sum of decays is two loads in float64 and an exp. A mask per
 #: channel makes them for each one, without tensor cores.
-_TILE_STEP, _NODE_STEP, _PAIR_STEP, _CHANNEL_TILE = 0.3, 0.026, 4.2, 32.0
-#: Tiles of a backward against those of a forward, without gradients of the mask and with these.
-_TILES_BACK = (2.6, 3.9)
+_TILE_STEP, _NODE_STEP, _PAIR_STEP, _CHANNEL_TILE = 0.5, 0.02, 1.9, 32.0
 #: What a further lane of a chunk takes against the first, and a chunk or tile with a normaliser
 #: against one without: its one more column is masked, and pads the others to twice their number.
-_LANE_STEP, _TAIL_STEP, _TAIL_TILE = 2.0, 6.5, 5.6
+_LANE_STEP, _TAIL_STEP, _TAIL_TILE = 1.8, 5.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def work(x: Shape, request: Request, device: Device, order: str, chunk: int, sch
         return _fft(x, back, found, request.target)
     if request.target == "triton":
         segments = -(-x.T // span_tokens(x, device, chunk)) if schedule == "segmented" else 0
-        return _triton(x, device, back, order, chunk, schedule, found, segments)
+        return _triton(x, back, order, chunk, schedule, found, segments)
     if order == "quadratic":
         return _torch_quadratic(x, back, chunk, found)
     return _torch_chunked(x, back, device, chunk, found)
@@ -183,8 +181,8 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
 # ---- triton ---------------------------------------------------------------------------------
 
 
-def _triton(x: Shape, device: Device, back: bool, order: str, C: int, schedule: str,
-            dots: tuple[Dot, ...], segments: int = 0) -> Work:  # fmt: skip
+def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...],
+            segments: int = 0) -> Work:  # fmt: skip
     """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
     heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
     columns = -(-x.p // VALUE_TILE)
@@ -195,12 +193,8 @@ def _triton(x: Shape, device: Device, back: bool, order: str, C: int, schedule: 
         scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * x.channel_size
         programs = heads * pieces * columns
         row = entries(x, C, whole=True) / (max(x.T, 1) * C)  # tiles of a row of tiles, on average
-        # Few programs are as slow as the longest row.
-        rounds = max(1, math.ceil(programs / (device.units * RESIDENT)))
-        row = max(row, longest(x, C) / rounds)
-        tile = _TILE_STEP * (_TAIL_TILE if x.tail else 1)
-        steps = (tile + _NODE_STEP * x.nodes + _PAIR_STEP * x.pairs) * row * C / 64
-        steps *= (_TILES_BACK[x.learned] if back else 1) * (_CHANNEL_TILE if x.channel else 1)
+        steps = (_TILE_STEP + _NODE_STEP * x.nodes + _PAIR_STEP * x.pairs) * row * C / 64
+        steps *= (1 + back) * (_TAIL_TILE if x.tail else 1) * (_CHANNEL_TILE if x.channel else 1)
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)

@@ -35,7 +35,7 @@ AGAIN = "SMAC_GPU_AGAIN"
 ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-    "linear_attention": ("chunked", "segmented", "quadratic", "linear"),
+    "linear_attention": ("chunked", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
@@ -70,13 +70,14 @@ L = "semiseparable(log_decay = logsigmoid(g))"
 [output]
 y = "{y}"
 """
-#: Specs that are not shipped, and their orders: a mask per value channel, and one per state channel
-#: of a group, with a normaliser; and more lanes than programs have at once.
+#: Specs that are not shipped, and the orders that they are here for: a mask per value channel, and
+#: one per state channel of a group, with a normaliser; more lanes than programs have at once; a
+#: mask without gradients, whose backward is sweeps alone.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
         "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear"),
         "nine_decays": ("chunks", "quadratic"),
-        "causal": ("chunked", "chunks", "segmented", "quadratic", "linear")}
+        "causal": ("chunked", "chunks", "segmented")}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
@@ -91,7 +92,6 @@ TEXTS = {
                                        Q="q / sqrt(size(N))", y="Y").replace(
         "= logsigmoid(g))", "= logsigmoid(g)) * ("
         + " + ".join(f"row(sigmoid(g * {i})) * decay(0.{i})" for i in range(1, 10)) + ")"),
-    # A mask without gradients, whose backward is sweeps alone.
     "causal": _PER_CHANNEL.format(name="causal", heads="G", gate="H", mask="TS",
                                   Q="q / sqrt(size(N))", y="Y * sigmoid(g)").replace(
         "semiseparable(log_decay = logsigmoid(g))", "causal()"),

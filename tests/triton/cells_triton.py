@@ -300,7 +300,6 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
     for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere", "plain"):
         add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
-    add("linear_attention-segmented-state", "linear_attention", "segmented", state=True, T=70)
     add("plain-segmented-T1", "plain", "segmented", T=1, state=True)
     add("document_causal-segmented-state", "document_causal", "segmented", state=True, T=70)
     add("plain_both_ways-segmented-float64", "plain_both_ways", "segmented", T=70)

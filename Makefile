@@ -15,7 +15,6 @@ help:
 	@echo "make test   lint, types and every test that this machine can run"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make docs   the table of files in docs/DESIGN.md, gallery, classification, approximations, coverage"
-	$(PY) -m docs.classification > /dev/null
 	@echo "make bench  the CPU benchmark against transformers (minutes)"
 	@echo "make clean  remove $(VENV) and caches"
 

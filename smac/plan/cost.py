@@ -25,6 +25,7 @@ from smac.plan.cuts import (
 )
 from smac.plan.devices import ITEMSIZE, Device
 from smac.plan.dots import dots
+from smac.plan.rates import rates
 from smac.plan.shape import Shape
 from smac.plan.tokens import tokens_space
 from smac.plan.types import Candidate, Dot, Request
@@ -40,32 +41,12 @@ _ENTRY, _CHANNEL_ENTRY = 7, 16
 #: Operations that a segment of chunks, one chunk inside it, and a block of rows take (torch),
 #: forward and backward. A segment's are many: broadcasts and copies for products count too.
 _SEGMENT_OPS, _CHUNK_OPS, _ROWS_OPS = (80, 240), (2, 5), (15, 60)
-#: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it; of
-#: the torch target on a GPU, and of triton's schedules.
-_GPU_DOTS, _GPU_HALF, _GPU_BACKWARD = 0.45, 16, 0.65
-_DOTS = {"tiles": 0.64, "sweep": 0.26, "swept back": 0.6, "chunks": 0.35, "tokens": 1.0}
-#: The share of the bandwidth that triton's schedules reach, forward and backward. A backward that
-#: sweeps reads wide states a second time for the gradients of decays, little of it in parallel;
-#: "swept back" is one whose mask has no gradients.
-_REACH = {"tiles": (0.9, 0.6), "sweep": (0.9, 0.45), "swept back": (0.9, 0.6),
-          "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)}  # fmt: skip
+#: The share of the dot rate that a kernel of large tiles reaches, and the tile that halves it, of
+#: the torch target on a GPU. Triton's are in rates.py.
+_GPU_DOTS, _GPU_HALF = 0.45, 16
 _CPU_HALF = 4
 #: Kernels of a triton forward, of a backward.
 _KERNELS, _BACKWARD_KERNELS = 1, 4
-#: A chunk of a sweep that makes states alone, and a segment's state that is joined to the others,
-#: against a chunk that reads them.
-_STATE_STEP, _JOIN_STEP = 0.4, 0.15
-#: Operations for each node of an entry of the quadratic order: sums of decays in float64 too.
-_ENTRY_OPS = 10
-#: The step of a sweep that turns its products against one of 64 rows.
-_TURNED_STEP = 0.45
-#: A tile of the quadratic order against a chunk of a sweep, each node of its entry, and what is
-#: read for each pair of tokens: a sum of decays is two loads in float64 and an exp. A mask per
-#: channel makes them for each one, without tensor cores.
-_TILE_STEP, _NODE_STEP, _PAIR_STEP, _CHANNEL_TILE = 0.5, 0.02, 1.9, 32.0
-#: What a further lane of a chunk takes against the first, and a chunk or tile with a normaliser
-#: against one without: its one more column is masked, and pads the others to twice their number.
-_LANE_STEP, _TAIL_STEP, _TAIL_TILE = 1.8, 5.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,26 +165,30 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
 def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...],
             segments: int = 0) -> Work:  # fmt: skip
     """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
+    rate = rates(x.item)
     heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
     columns = -(-x.p // VALUE_TILE)
     outputs = x.batch * x.T * x.all_heads * x.p * x.item
     traffic = [("operands", x.given * x.item * (2 if back else 1)), ("outputs", outputs)]
     entry_work = x.nodes + 2
     if order == "quadratic":
-        scalar = heads * entries(x, C, whole=True) * _ENTRY_OPS * x.nodes * x.channel_size
+        scalar = heads * entries(x, C, whole=True) * x.nodes * x.channel_size
+        scalar = int(scalar * rate.entry_ops)
         programs = heads * pieces * columns
         row = entries(x, C, whole=True) / (max(x.T, 1) * C)  # tiles of a row of tiles, on average
-        steps = (_TILE_STEP + _NODE_STEP * x.nodes + _PAIR_STEP * x.pairs) * row * C / 64
-        steps *= (1 + back) * (_TAIL_TILE if x.tail else 1) * (_CHANNEL_TILE if x.channel else 1)
+        tile = rate.tile_step + rate.node_step * x.nodes + rate.pair_step * x.pairs
+        steps = (1 + back) * tile * row * C / 64
+        steps *= rate.tail_tile if x.tail else 1
+        steps *= rate.channel_tile if x.channel else 1
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)
     else:
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
-        step = _TURNED_STEP if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
-        lanes = 1 + _LANE_STEP * (max(x.rank or 1, x.sides) / x.sides - 1)
+        step = rate.turned_step if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
+        lanes = 1 + rate.lane_step * (max(x.rank or 1, x.sides) / x.sides - 1)
         programs, steps = heads * columns, pieces * step * lanes
-        steps *= _TAIL_STEP * (1 + back) if x.tail else 1
+        steps *= rate.tail_step * (1 + back) if x.tail else 1
     space = 0
     kept = x.states_between(C) if schedule == "chunks" else x.states
     states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
@@ -217,7 +202,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         given, sweeps = x.given * x.item, (1 + back) * x.sides
         programs *= (kept or 1) if x.in_turn else 1
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
-                     sweeps, 0, programs, sweeps * _STATE_STEP * pieces / max(segments, 1),
+                     sweeps, 0, programs, sweeps * rate.state_step * pieces / max(segments, 1),
                      before=entering, like=like)  # fmt: skip
         traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]
         scalar = 2 * scalar if back else scalar
@@ -260,10 +245,10 @@ def _gradients(x: Shape, order: str, like: str, pieces: int,
 
 def _entering(x: Shape, back: bool, segments: int, programs: int, pieces: int) -> Work:
     """What enters the segments of a sweep: a sweep for the states alone, and a join, a side."""
-    sweeps = (1 + back) * x.sides
+    rate, sweeps = rates(x.item), (1 + back) * x.sides
     heads = x.batch * x.all_heads * segments
     ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc
-    steps = sweeps * (_STATE_STEP * pieces / segments + _JOIN_STEP * segments)
+    steps = sweeps * (rate.state_step * pieces / segments + rate.join_step * segments)
     traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * ends))
     return Work((), 0, traffic, 2 * sweeps, ends, programs, steps, like="swept back")
 
@@ -326,15 +311,16 @@ def _triton_seconds(
     waves = max(w.programs, 1) / device.units
     idle = math.ceil(waves) / waves
     back = request.backward
+    reached = rates(ITEMSIZE[request.dtype])
     turned = w.like != "chunks" and turns(schedule, chunk, ITEMSIZE[request.dtype])
     rows = 64 if turned else chunk
-    share = _DOTS[w.like] * rows / (rows + _GPU_HALF) * (_GPU_BACKWARD if back else 1)
+    share = reached.dots[w.like] * rows / (rows + _GPU_HALF) * (reached.dots_back if back else 1)
     step = device.step if schedule != "tokens" else device.token
     rounds = math.ceil((w.swept or w.programs) / (device.units * RESIDENT))
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
-        "memory": w.bytes / (device.bandwidth * _REACH[w.like][back]) * min(idle, 2.5),
+        "memory": w.bytes / (device.bandwidth * reached.reach[w.like][back]) * min(idle, 2.5),
         "chain": rounds * w.steps * step,
         "launches": w.launches * device.launch,
     }

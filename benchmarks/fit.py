@@ -24,8 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.planner import NEAR
-from benchmarks.regret import Key, dtype_on, key, loaded, named
+from benchmarks.regret import NEAR, Key, dtype_on, key, loaded, named, share
 from smac.plan import TABLE, cost, make
 from smac.plan import rates as module
 from smac.plan.devices import Device
@@ -140,13 +139,6 @@ def regrets(known: Sequence[Known], rates: Rates) -> list[float]:
     """The time of each choice over the best; cells whose choice was not measured are left out."""
     with using(rates):
         return [r for k in known if (r := _regret(k, k.times())) is not None]
-
-
-def share(found: Sequence[float]) -> str:
-    """How many are near, and the worst."""
-    near = sum(r <= NEAR for r in found)
-    return (f"{near} of {len(found)} choices ({100 * near / max(len(found), 1):.1f} %) within "
-            f"{100 * (NEAR - 1):.0f} % of the best, worst {max(found, default=1):.2f}")  # fmt: skip
 
 
 def _regret(k: Known, times: Mapping[str, float]) -> float | None:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from benchmarks import crossover, store
 from benchmarks.regret import (
     DIRECTIONS,
+    NEAR,
     Drawn,
     Outcome,
     Timer,
@@ -37,12 +38,13 @@ from benchmarks.regret import (
     plans,
     render_once,
     runs,
+    share,
     threads,
     worthwhile,
 )
 
-#: Bars: the share of choices within `NEAR` of the best, the worst regret; the share when tuned.
-NEAR, SHARE, WORST, TUNED = 1.1, 0.95, 1.5, 0.99
+#: Bars: the share of choices that are near the best, the worst regret; the share when tuned.
+SHARE, WORST, TUNED = 0.95, 1.5, 0.99
 
 
 def least(run: Callable[[], object], budget: float) -> float:
@@ -76,11 +78,9 @@ def summary(found: Sequence[Outcome]) -> str:
         own = [o.ratio for o in found if direction in (o.direction, "all") and o.ratio is not None]
         if not own:
             continue
-        near = sum(r <= NEAR for r in own)
-        text = (f"{direction:9}{near} of {len(own)} choices ({100 * near / len(own):.1f} %) within "
-                f"{100 * (NEAR - 1):.0f} % of the best, worst {max(own):.2f}")  # fmt: skip
+        text = f"{direction:9}{share(own)}"
         if direction == "all":
-            right = near >= SHARE * len(own) and max(own) <= WORST
+            right = sum(r <= NEAR for r in own) >= SHARE * len(own) and max(own) <= WORST
             text += (f"; bars {100 * SHARE:.0f} %, {WORST:g}: {'held' if right else 'MISSED'}")
         lines.append(text)
     tuned = [o.tuned for o in found if o.tuned is not None]

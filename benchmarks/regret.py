@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +31,8 @@ from smac.testing.inputs import Recipe, as_tuple, draw, recipe
 SPECS = ("ssd", "retnet", "linear_attention", "multiscale", "semiseparable2", "cosformer", "gla",
          "log_linear", "toeplitz", "window")  # fmt: skip
 DIRECTIONS = ("forward", "backward")
+#: Choices within this of the best measured candidate are near it.
+NEAR = 1.1
 Key = tuple[str, int, str]  # order, chunk, schedule
 Timer = Callable[[Callable[[], object]], float]
 
@@ -115,6 +117,13 @@ class Outcome:
         if self.choice not in self.measured:
             return None
         return self.measured[self.choice] / self.measured[self.best]
+
+
+def share(ratios: Sequence[float]) -> str:
+    """How many of these regrets are near the best, and the worst."""
+    near, of = sum(r <= NEAR for r in ratios), len(ratios)
+    return (f"{near} of {of} choices ({100 * near / max(of, 1):.1f} %) within "
+            f"{100 * (NEAR - 1):.0f} % of the best, worst {max(ratios, default=1):.2f}")
 
 
 def cells(count: int, seed: int, device: str, longest: int | None = None) -> list[Drawn]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import fit
-from benchmarks.regret import key, named
+from benchmarks.regret import key, named, share
 from smac.parse import load
 from smac.plan import make, rates
 from smac.plan.rates import NARROW, WIDE, Rates
@@ -55,7 +55,7 @@ def test_what_is_true_needs_no_fit(tmp_path: Path) -> None:
     known = measured(tmp_path / "cells.json", NARROW)
     assert fit.regrets(known, NARROW) == [1.0] * len(known) == [1.0] * 2 * len(SIZES)
     assert fit.fit(known, NARROW, 1, quiet=True) == NARROW
-    assert fit.share([1.0, 1.2]) == "1 of 2 choices (50.0 %) within 10 % of the best, worst 1.20"
+    assert share([1.0, 1.2]) == "1 of 2 choices (50.0 %) within 10 % of the best, worst 1.20"
 
 
 def test_planted_constants_are_found(tmp_path: Path) -> None:

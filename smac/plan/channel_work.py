@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from smac.plan.rates import rates
 from smac.plan.shape import Shape
 from smac.plan.types import Dot
 
 #: Operations on an element of the channel at a level (scores; reads; reads and gradients), and
 #: beside the levels.
 _LEVEL, _ENDS = {"scores": 8, "read": 12, "gradients": 16}, 16
-#: A chunk of a sweep that makes states alone, against one that reads them.
-_STATE_STEP = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class _Count:
             self._dot(read, heads * self.channel * self.other)
             self._dot(inside, heads * self.C * self.other)
         self.kernels += 1
-        self.steps += self.pieces * (_STATE_STEP if read is None else 1.0)
+        self.steps += self.pieces * (rates(self.x.item).state_step if read is None else 1.0)
 
     def keep(self, tile: str, reads: tuple[str, ...], inside: str, kind: str) -> None:
         """Reads that keep the channel, `reads` of them, from the states that sweeps saved.

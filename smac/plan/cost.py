@@ -165,7 +165,7 @@ def _torch_quadratic(x: Shape, back: bool, rows: int, dots: tuple[Dot, ...]) -> 
 def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple[Dot, ...],
             segments: int = 0) -> Work:  # fmt: skip
     """One kernel forward, a few backward; what it reads and writes is inputs, outputs, states."""
-    rate = rates(x.item)
+    fitted = rates(x.item)
     heads, pieces = x.batch * x.all_heads, max(1, -(-x.T // C))
     columns = -(-x.p // VALUE_TILE)
     outputs = x.batch * x.T * x.all_heads * x.p * x.item
@@ -173,22 +173,22 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     entry_work = x.nodes + 2
     if order == "quadratic":
         scalar = heads * entries(x, C, whole=True) * x.nodes * x.channel_size
-        scalar = int(scalar * rate.entry_ops)
+        scalar = int(scalar * fitted.entry_ops)
         programs = heads * pieces * columns
         row = entries(x, C, whole=True) / (max(x.T, 1) * C)  # tiles of a row of tiles, on average
-        tile = rate.tile_step + rate.node_step * x.nodes + rate.pair_step * x.pairs
+        tile = fitted.tile_step + fitted.node_step * x.nodes + fitted.pair_step * x.pairs
         steps = (1 + back) * tile * row * C / 64
-        steps *= rate.tail_tile if x.tail else 1
-        steps *= rate.channel_tile if x.channel else 1
+        steps *= fitted.tail_tile if x.tail else 1
+        steps *= fitted.channel_tile if x.channel else 1
     elif schedule == "tokens":
         scalar = 2 * heads * x.n("QK") * x.p * (x.matvec + 2 * x.T)  # L·(K⊗V) by its law, K⊗V, Q·
         programs, steps = heads * columns, float(x.T)
     else:
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
-        step = rate.turned_step if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
-        lanes = 1 + rate.lane_step * (max(x.rank or 1, x.sides) / x.sides - 1)
+        step = fitted.turned_step if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
+        lanes = 1 + fitted.lane_step * (max(x.rank or 1, x.sides) / x.sides - 1)
         programs, steps = heads * columns, pieces * step * lanes
-        steps *= rate.tail_step * (1 + back) if x.tail else 1
+        steps *= fitted.tail_step * (1 + back) if x.tail else 1
     space = 0
     kept = x.states_between(C) if schedule == "chunks" else x.states
     states = (kept or 1) * heads * x.n("QK") * x.p * x.item * pieces
@@ -202,7 +202,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         given, sweeps = x.given * x.item, (1 + back) * x.sides
         programs *= (kept or 1) if x.in_turn else 1
         first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
-                     sweeps, 0, programs, sweeps * rate.state_step * pieces / max(segments, 1),
+                     sweeps, 0, programs, sweeps * fitted.state_step * pieces / max(segments, 1),
                      before=entering, like=like)  # fmt: skip
         traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]
         scalar = 2 * scalar if back else scalar
@@ -245,10 +245,10 @@ def _gradients(x: Shape, order: str, like: str, pieces: int,
 
 def _entering(x: Shape, back: bool, segments: int, programs: int, pieces: int) -> Work:
     """What enters the segments of a sweep: a sweep for the states alone, and a join, a side."""
-    rate, sweeps = rates(x.item), (1 + back) * x.sides
+    fitted, sweeps = rates(x.item), (1 + back) * x.sides
     heads = x.batch * x.all_heads * segments
     ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc
-    steps = sweeps * (rate.state_step * pieces / segments + rate.join_step * segments)
+    steps = sweeps * (fitted.state_step * pieces / segments + fitted.join_step * segments)
     traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * ends))
     return Work((), 0, traffic, 2 * sweeps, ends, programs, steps, like="swept back")
 
@@ -311,16 +311,16 @@ def _triton_seconds(
     waves = max(w.programs, 1) / device.units
     idle = math.ceil(waves) / waves
     back = request.backward
-    reached = rates(ITEMSIZE[request.dtype])
+    fitted = rates(ITEMSIZE[request.dtype])
     turned = w.like != "chunks" and turns(schedule, chunk, ITEMSIZE[request.dtype])
     rows = 64 if turned else chunk
-    share = reached.dots[w.like] * rows / (rows + _GPU_HALF) * (reached.dots_back if back else 1)
+    share = fitted.dots[w.like] * rows / (rows + _GPU_HALF) * (fitted.dots_back if back else 1)
     step = device.step if schedule != "tokens" else device.token
     rounds = math.ceil((w.swept or w.programs) / (device.units * RESIDENT))
     found = {
         "dots": idle * w.flops / (rate * share),
         "scalar": idle * w.scalar * doubles / device.scalar,
-        "memory": w.bytes / (device.bandwidth * reached.reach[w.like][back]) * min(idle, 2.5),
+        "memory": w.bytes / (device.bandwidth * fitted.reach[w.like][back]) * min(idle, 2.5),
         "chain": rounds * w.steps * step,
         "launches": w.launches * device.launch,
     }

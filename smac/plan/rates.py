@@ -54,15 +54,16 @@ class Rates:
     entry_ops: float = 10.0
 
 
-#: Of operands of 16 bits, fitted to 188 choices among measured candidates, of an H100 and an H200;
-#: of wider ones, of which less was measured, as they were before.
-NARROW, WIDE = Rates(
+#: Of operands of 16 bits: fitted to 188 choices among measured candidates, of an H100 and an H200.
+NARROW = Rates(
     dots={"tiles": 0.38, "sweep": 0.2, "swept back": 0.6, "chunks": 0.46, "tokens": 1.0},
     dots_back=0.5,
     reach={"tiles": (0.41, 0.27), "sweep": (0.53, 0.35), "swept back": (0.9, 0.78),
            "chunks": (0.8, 0.65), "tokens": (0.9, 0.6)},
     state_step=0.68, tail_step=6.5, tail_tile=3.6, node_step=0.026, pair_step=7.0, entry_ops=7.7,
-), Rates()  # fmt: skip
+)  # fmt: skip
+#: Of wider ones, of which less was measured.
+WIDE = Rates()
 
 
 def rates(itemsize: int) -> Rates:

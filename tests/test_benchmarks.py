@@ -184,7 +184,7 @@ def test_a_candidate_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 def test_a_backward_that_is_refused_is_no_failure_of_the_forward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As segments whose backward would be chunks under a normaliser."""
+    """As segments of float16 whose backward would be chunks."""
     cell = regret.Drawn("toeplitz", {"B": 1, "T": 32, "H": 1, "N": 4, "P": 4})
     real = regret.runs
 

@@ -183,7 +183,7 @@ def _lanes(r: Request) -> tuple[Lane, ...]:
 def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
     """On triton, all chunks in parallel between states that pass through memory, and sweeps cut in
     segments: a backward of those is one of parallel chunks where the mask has gradients, and so
-    is refused what chunks are; under a normaliser as well, which no GPU has run in segments."""
+    is refused what chunks are; else of sweeps."""
     if r.target != "triton":
         return ()
     widest = 128 if x.item == 2 else 64
@@ -204,8 +204,7 @@ def _parallel(x: Shape, r: Request, missing: str | None) -> tuple[Way, ...]:
         segmented = f"takes no mask per {x.channel} on schedule 'segmented'; use schedule='sweep'"
     if segmented is None and r.packed:
         segmented = "cuts one sequence in segments, not packed ones; use schedule='sweep'"
-    chunks = x.learned or x.tail  # what a backward is made of, else of sweeps
-    if segmented is None and r.backward and chunks and reason is not None:
+    if segmented is None and r.backward and x.learned and reason is not None:
         segmented = reason.replace("'chunks'", "'segmented'")
     return Way("chunked", "chunks", reason), Way("chunked", "segmented", segmented)
 

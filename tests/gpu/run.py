@@ -35,7 +35,7 @@ AGAIN = "SMAC_GPU_AGAIN"
 ORDERS = {
     "ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "packed_ssd": ("chunked", "chunks", "segmented", "quadratic", "linear"),
-    "linear_attention": ("chunked", "quadratic", "linear"),
+    "linear_attention": ("chunked", "segmented", "quadratic", "linear"),
     "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
@@ -126,7 +126,8 @@ LARGE = (
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     ("multiscale", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
-    ("linear_attention", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
+    *(("linear_attention", order, {"B": 1, "T": t, "H": 4, "N": 64, "P": 64})
+      for order, t in (("chunked", 1024), ("segmented", 5000))),
     ("toeplitz", "quadratic", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
     *(("log_linear", "chunks", {"B": 1, "T": t, "H": h, "N": n, "P": 64})
       for t, h, n in ((2048, 4, 64), (4096, 2, 64), (1040, 4, 128), (330, 4, 16))),

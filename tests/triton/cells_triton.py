@@ -311,6 +311,7 @@ def cells() -> dict[str, Callable[[], float]]:
     for spec in ("hydra", "quasi", "groups_both_ways", "diagonals"):
         add(f"{spec}-segmented-float64", spec, "segmented", T=70)
     add("backwards-segmented-float64", "backwards", "segmented")
+    add("linear_attention-segmented-state", "linear_attention", "segmented", state=True, T=70)
     add("backwards-chunked-T1", "backwards", "chunked", T=1)
     add("mamba3-segmented-state", "mamba3", "segmented", state=True, T=70)
     for spec in ("factors", "three_lanes", "both_ways", "quasi"):

@@ -273,6 +273,22 @@ def test_one_chunk_is_called_quadratic() -> None:
                    for c in plan("ssd", sizes={"T": 64}).candidates)  # fmt: skip
 
 
+def test_tiles_are_as_tall_as_the_gradient_of_the_mask_has_room_for() -> None:
+    """Rows of Q, K, V and dY of a tile lie on chip together: at N = P = 512 and 64 rows of 16 bits
+    that is 256 KiB, which an H100 refused."""
+    wide = {"order": "quadratic", "sizes": {"N": 512, "P": 512, "T": 90}}
+    for dtype, forward, backward in (("bfloat16", 64, 32), ("float32", 32, 16)):
+        assert plan("ssd", **wide, dtype=dtype).chunk == forward
+        for spec in ("ssd", "toeplitz"):
+            assert plan(spec, **wide, dtype=dtype, backward=True).chunk == backward
+    assert plan("linear_attention", **wide, backward=True).chunk == 64  # its mask has no gradients
+    with pytest.raises(PlanError) as e:
+        plan("ssd", **wide, backward=True, chunk=64)
+    assert str(e.value) == (
+        "ssd: chunk: found 64, whose rows of Q, K, V and dY do not fit on chip together in the "
+        "gradient of the mask (N = 512, P = 512); ask for fewer, or leave chunk out")
+
+
 def test_one_chunk_with_states_stays_chunked() -> None:
     p = plan("ssd", order="chunked", chunk=256, target="torch", sizes={"T": 100}, state=True)
     assert (p.order, p.chunk) == ("chunked", 128)

@@ -25,7 +25,7 @@ from smac.masks.base import Lane
 from smac.masks.lanes import carried
 from smac.masks.moves import moves
 from smac.plan.config import MOST_LANES
-from smac.plan.cuts import TURNED_ROWS, fits, turns
+from smac.plan.cuts import TURNED_ROWS, fits, tiles_fit, turns
 from smac.plan.devices import Device
 from smac.plan.digits import few_digits
 from smac.plan.shape import Shape
@@ -232,7 +232,9 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
     least = 16 if r.target == "triton" else 1
     whole = max(least, 2 ** max(x.T - 1, 0).bit_length())  # the power of two that holds T
     if way.order == "quadratic":
-        tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r))}
+        tried = {min(c, whole) for c in ([chunk] if chunk else _rows(x, r, device))}
+        if r.target == "triton":
+            tried = {c for c in tried if tiles_fit(x, device, c, r.backward) or c == least}
     elif r.state or cover:
         tried = {min(c, max(whole, 2)) for c in ([chunk] if chunk else _chunks(x, r, device, way))}
     else:
@@ -240,12 +242,16 @@ def pieces(x: Shape, r: Request, device: Device, way: Way, chunk: int | None,
     yield from sorted(tried)
 
 
-def _rows(x: Shape, r: Request) -> list[int]:
+def _rows(x: Shape, r: Request, device: Device) -> list[int]:
+    """Rows of a tile; on triton those that fit on chip, the smallest where none does."""
+    sizes = ROWS[r.target]
+    if r.target == "torch":
+        return list(sizes)
     most = largest_chunk(r.target, x.item)
-    if r.target == "triton" and x.item == 2:  # tensor cores want all rows that there are
-        return [min(most, 32 if x.T <= 64 else most)]
-    return [c for c in ROWS[r.target]
-            if r.target == "torch" or (c <= most and _worthwhile(x, r, c))]  # fmt: skip
+    fit = [c for c in sizes if c <= most and tiles_fit(x, device, c, r.backward)] or [sizes[0]]
+    if x.item == 2:  # tensor cores want all rows that there are
+        return [min(fit[-1], 32 if x.T <= 64 else most)]
+    return [c for c in fit if _worthwhile(x, r, c)] or fit[-1:]
 
 
 def _chunks(x: Shape, r: Request, device: Device, way: Way) -> list[int]:

@@ -59,6 +59,10 @@ def make(
     if not found:  # a chunk that covers T: one chunk is the quadratic order, where there is one
         whole = [w for w in every if w.order == "quadratic" and w.reason is None]
         found = _weigh(shape, request, row, whole or legal, chunk, cover=True)
+    if not found:
+        raise PlanError(f"{spec.name}: chunk: found {chunk}, whose rows of Q, K, V and dY do not "
+                        f"fit on chip together in the gradient of the mask (N = {shape.n('QK')}, "
+                        f"P = {shape.p}); ask for fewer, or leave chunk out")  # fmt: skip
     found.sort(key=lambda c: (c.time, ORDERS.index(c.order), -c.chunk))
     best = found[0]
     judged = tuple(replace(c, verdict=verdict(c, best)) for c in found)

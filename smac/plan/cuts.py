@@ -55,3 +55,12 @@ def fits(x: Shape, device: Device, chunk: int) -> bool:
     """Whether a chunk's operands (for each pipeline stage) and the state fit on chip (triton)."""
     n, p = 2 ** (x.n("QK") - 1).bit_length(), min(VALUE_TILE, 2 ** (x.p - 1).bit_length())
     return bool(_STAGES * chunk * (2 * n + p) * x.item + n * p * x.acc <= device.on_chip)
+
+
+def tiles_fit(x: Shape, device: Device, rows: int, backward: bool) -> bool:
+    """Whether square tiles of `rows` fit on chip (triton): a gradient of the mask has rows of Q, K,
+    V and dY whole, of one tile; all else takes N in parts and few columns of V."""
+    if not (backward and x.learned and device.on_chip):
+        return True
+    n, p = (2 ** (w - 1).bit_length() for w in (x.n("QK"), x.p))
+    return bool(2 * rows * (n + p) * x.item <= device.on_chip)

@@ -147,10 +147,12 @@ def sides_of(r: Request) -> list[Lanes]:
 
 
 def _learned(r: Request) -> bool:
-    """Whether a lane has a value that is no constant."""
+    """Whether a lane has a value that is no constant; without lanes, whether an entry has."""
     found = r.mask.generators()
-    lanes = () if found is None else (*found.lanes, *found.above)
-    return any(not _static(e) for x in lanes for e in (x.log_decay, x.read, x.write))
+    if found is None:
+        return any(isinstance(x, At | Between) for x in walk(r.mask.entry()))
+    return any(not _static(e) for x in (*found.lanes, *found.above)
+               for e in (x.log_decay, x.read, x.write))  # fmt: skip
 
 
 def reads(spec: Spec, name: str) -> bool:

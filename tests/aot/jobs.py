@@ -13,10 +13,11 @@ from smac.lower.program import backward, forward
 SIZES = {"B": 2, "T": 1024, "H": 4, "N": 128, "P": 64, "G": 2}
 #: Packed sequences in a case that has some.
 SEQUENCES = 3
-#: Heads of a case that has many: programs take several in turn.
-MANY = 128
+#: Sizes that a word in front of a spec asks for: so many heads that programs take several in turn,
+#: the widest N and P.
+SPECIAL = {"many": {"H": 128}, "wide": {"N": 512, "P": 512}}
 #: Spec, order (and schedule), kernels; "packed" in front of those with cu_seqlens and states, and
-#: "many" in front of those with many heads and N as layers have it. Those named in CORE are one of
+#: a word of SPECIAL in front of those with its sizes. Those named in CORE are one of
 #: each template, compiled for every architecture and type; the others for sm_90 in bfloat16.
 CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ssd", "chunked sweep", ("forward_rows", "forward_kernel", "backward_grad_k",
@@ -33,6 +34,7 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("linear_attention", "chunked", ("forward_output", "backward_grad_q")),
     ("ssd", "quadratic", ("forward_kernel_prefix_m0", "forward_kernel",
                           "backward_grad_mask_cut_0")),
+    ("wide ssd", "quadratic", ("backward_grad_mask_cut_0",)),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
     ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
     ("gla", "chunked", ("forward_sums", "forward_scores", "forward_kernel", "backward_states",
@@ -50,6 +52,7 @@ CORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("ssd", "chunked segmented"): ("forward_segments_KV", "forward_join_KV"),
     ("log_linear", "chunked chunks"): ("forward_kernel",),
     ("ssd", "quadratic"): ("forward_kernel_prefix_m0", "forward_kernel"),
+    ("wide ssd", "quadratic"): ("backward_grad_mask_cut_0",),
     ("toeplitz", "quadratic"): ("backward_grad_mask_lag_0",),
     ("gla", "linear"): ("forward_kernel", "backward_grad_mask_lane"),
     ("gla", "chunked"): ("forward_sums", "forward_scores", "forward_kernel", "backward_chunks"),
@@ -73,22 +76,22 @@ def job(spec: str, order: str, dtype: str, archs: tuple[int, ...], folder: Path,
     kernels = {a: k for a in archs if (k := kernels_for(spec, order, dtype, a))}
     if not kernels:
         return None
-    packed, spec = spec.startswith("packed "), spec.removeprefix("packed ")
-    many, spec = spec.startswith("many "), spec.removeprefix("many ")
+    word, _, spec = spec.rpartition(" ")
+    packed, special = word == "packed", SPECIAL.get(word, {})
     how = {"sequences": SEQUENCES, "state": order != "quadratic"} if packed else {}
     order, _, schedule = order.partition(" ")
     sizes = {**sizes, "B": 1} if packed else sizes
-    sizes = {**sizes, "H": MANY} if many else sizes
     # Wide types take no more than 64 in chunks.
-    narrow = not many and (packed or schedule in ("chunks", "segmented"))
-    sizes = {**sizes, "N": 64} if narrow else sizes
+    narrow = not special and (packed or schedule in ("chunks", "segmented"))
+    sizes = {**sizes, "N": 64} if narrow else {**sizes, **special}
     op = smac.compile(spec, target="triton", order=order, schedule=schedule or "auto")
     have = {a for i in op.spec.inputs for a in i.axes}
     given = {a: n for a, n in sizes.items() if a in have}
     text = op.source("triton", dtype=dtype, device="h100", **how, **given)
     plans = [op.plan(dtype=dtype, device="h100", backward=b, **how, **given)
              for b in (False, True)]  # fmt: skip
-    name = f"{'sequences_' if packed else 'many_' if many else ''}{spec}_{order}{schedule}_{dtype}"
+    front = {"": "", "packed": "sequences_"}.get(word, f"{word}_")
+    name = f"{front}{spec}_{order}{schedule}_{dtype}"
     path = folder / f"{name}.py"
     path.write_text(text, encoding="utf-8")
     calls = [_call(forward(plans[0]), sizes), _call(backward(plans[1]), sizes)]

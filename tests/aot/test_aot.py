@@ -70,6 +70,7 @@ SPILLS: dict[tuple[str, str], str] = {
     ("sequences_toeplitz_quadratic", "backward_grad_mask_lag_0"):
         "two tiles of scores [128, 128] in float32, eight warps",
     ("ssd_quadratic", "backward_grad_mask_cut_0"): "two scores beside float64 sums",
+    ("wide_ssd_quadratic", "backward_grad_mask_cut_0"): "rows of 512, four of them whole",
 }  # fmt: skip
 Compiled = dict[str, list[dict[str, object]]]
 

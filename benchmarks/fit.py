@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.regret import NEAR, Key, dtype_on, key, loaded, named, share
+from benchmarks.regret import NEAR, Drawn, Key, dtype_on, key, loaded, named, share
 from smac.plan import TABLE, cost, make
 from smac.plan import rates as module
 from smac.plan.devices import Device
@@ -81,7 +81,8 @@ def _known(outcome: Mapping[str, Any], device: Device) -> Known | None:
     spec, *sizes = outcome["cell"].split()
     p = make(loaded(spec), sizes={a: int(n) for a, n in (x.split("=") for x in sizes)},
              dtype=dtype_on("cuda"), device=device.name, target="triton",
-             backward=outcome["direction"] == "backward")  # fmt: skip
+             backward=outcome["direction"] == "backward",
+             absent=frozenset(Drawn(spec, {}).absent))  # fmt: skip
     keys = tuple(key(c) for c in p.candidates)
     measured = {n: t for k in keys if (t := outcome["measured"].get(n := named(k))) is not None}
     return Known(p.request, shape_of(p.request), device, keys, measured) if measured else None

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import bars, clock, exact, store, table
-from benchmarks.cases_gpu import GpuCase, cases, draw, op_of
+from benchmarks.cases_gpu import FIELDS, GpuCase, cases, draw, op_of
 from benchmarks.floor import Ceilings, floor, moved
 from benchmarks.peers import Inputs, build, runner
 from benchmarks.plot import plot
@@ -76,8 +76,11 @@ def how(case: GpuCase, mode: str) -> str:
         return "step"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sizes = {a: n for a, n in case.shape._asdict().items() if a != "G" or case.kind == "ssd"}
-    plan = op_of(case.kind).plan(dtype="bfloat16", device=device, backward=mode != "forward",
-                                 **sizes)  # fmt: skip
+    op = op_of(case.kind)
+    given = {f.name for f in FIELDS[case.kind]}
+    plan = op.plan(dtype="bfloat16", device=device, backward=mode != "forward",
+                   absent=tuple(i.name for i in op.spec.inputs if i.name not in given),
+                   **sizes)  # fmt: skip
     return f"{plan.chosen.order} {plan.chosen.chunk} {plan.chosen.schedule}"
 
 

@@ -293,6 +293,21 @@ def test_a_lost_device_ends_the_run(on_cpu: gpu.Bench, monkeypatch: Any) -> None
     assert all(r.failed for r in rows)
 
 
+def test_the_plan_that_is_printed_is_of_the_inputs_that_are_passed(monkeypatch: Any) -> None:
+    case = next(c for c in cases() if c.kind == "ssd")
+    passed: dict[str, Any] = {}
+    op = gpu.op_of("ssd")
+
+    def plan(**how: Any) -> Any:
+        passed.update(how)
+        return op.plan(**how)
+
+    monkeypatch.setattr(gpu, "op_of", lambda kind: SimpleNamespace(spec=op.spec, plan=plan))
+    gpu.how(case, "forward")
+    absent = {i.name for i in op.spec.inputs} - {f.name for f in FIELDS["ssd"]}
+    assert set(passed["absent"]) == absent > set()
+
+
 def test_nothing_starts_after_the_deadline(on_cpu: gpu.Bench) -> None:
     bench = replace(on_cpu, deadline=time.monotonic())
     rows = gpu.run(bench, [GpuCase("ssd", TINY, (SSD,))], lambda found: None)

@@ -58,6 +58,12 @@ def test_what_is_true_needs_no_fit(tmp_path: Path) -> None:
     assert share([1.0, 1.2]) == "1 of 2 choices (50.0 %) within 10 % of the best, worst 1.20"
 
 
+def test_a_cell_is_planned_as_it_was_run(tmp_path: Path) -> None:
+    """Without its gate: another pass over memory, which the measured calls did not make."""
+    (known,) = fit.read(write(tmp_path / "ssd.json", [outcome("ssd", SIZES[0], "forward")]))
+    assert "z" not in {i.name for i in known.request.spec.inputs}
+
+
 def test_planted_constants_are_found(tmp_path: Path) -> None:
     """Tiles eight times as slow: choices are wrong, and right again when fitted."""
     planted = replace(NARROW, tile_step=8 * NARROW.tile_step, dots={**NARROW.dots, "tiles": 0.05})

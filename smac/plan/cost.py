@@ -248,7 +248,8 @@ def _entering(x: Shape, back: bool, segments: int, programs: int, pieces: int) -
     fitted, sweeps = rates(x.item), (1 + back) * x.sides
     heads = x.batch * x.all_heads * segments
     ends = (1 + back) * (x.states or 1) * heads * x.n("QK") * x.p * x.acc
-    steps = sweeps * (fitted.state_step * pieces / segments + fitted.join_step * segments)
+    step = fitted.state_step * (fitted.tail_step if x.tail else 1)
+    steps = sweeps * (step * pieces / segments + fitted.join_step * segments)
     traffic = (("operands", sweeps * x.given * x.item), ("ends", 4 * ends))
     return Work((), 0, traffic, 2 * sweeps, ends, programs, steps, like="swept back")
 

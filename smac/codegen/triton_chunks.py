@@ -293,11 +293,9 @@ def _totals(host: Host, d: Draft, found: Sorted, bare: Mapping[str, int],
         axes = [a for a in host.canonical({*d.scope.fixed, "T", side} - set(host.layout.groups))
                 if a != "H"]  # fmt: skip
         part = host.fresh("partial", ("_h", *axes))
-        host.allocate(part, "acc", [f"n_H // {d.constants['HEADS']}", *map(host.size, axes)])
+        terms[buffer] = [host.shares(part, tuple(axes), f"n_H // {d.constants['HEADS']}", buffer)]
         pointer, mask = d.scope.address(part, frame, 2)
         stores.append(StoreText(pointer, total, mask))
-        summed = replace(host.known[part], axes=("H", *axes))
-        terms[buffer] = [host.summed(part, host.program.buffer(buffer).axes, summed)]
     return texts, stores
 
 

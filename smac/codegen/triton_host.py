@@ -34,6 +34,15 @@ HOST_HELPERS = {
     fit = [d for d in range(1, min(counts) + 1)
            if programs // d >= 528 and not any(c % d for c in counts)]
     return max(fit, default=1)''',
+    "shares": '''def shares(shape, dim, parts, dtype, acc, device):
+    """Parts [parts, …] of a gradient of `shape`, to be summed along `dim`. Where there are as many
+    as it has entries, they are the gradient itself."""
+    if parts == shape[dim]:
+        return torch.empty(shape, dtype=dtype, device=device).movedim(dim, 0)
+    return torch.empty((parts, *shape[:dim], *shape[dim + 1 :]), dtype=acc, device=device)''',
+    "of_shares": '''def of_shares(x, dim, n):
+    """The gradient with n entries along `dim` whose parts are x."""
+    return (x if x.shape[0] == n else x.unflatten(0, (n, -1)).sum(1)).movedim(0, dim)''',
     "flip": '''def flip(x, dim):
     """Each token from T - 1 - t."""
     return x.flip(dim)''',

@@ -25,7 +25,7 @@ from smac.plan.config import Tiles
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
-    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|broad|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|"
+    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|broad|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|shares|of_shares|"
     r"(forward|backward)\w*)"
 )
 
@@ -212,6 +212,24 @@ class Host:
             raise CodegenError(f"triton: cannot sum '{source}' over {axes} to {target}")
         order = [axes.index(a) for a in target]
         return text if order == sorted(order) else f"{text}.permute({', '.join(map(str, order))})"
+
+    def shares(self, part: str, axes: tuple[str, ...], parts: str, buffer: str) -> str:
+        """Allocate `part`: `parts` of the heads of a gradient, over `axes` each. Where that makes
+        one for each group it is `buffer` itself. The sum that goes there, as text."""
+        target = self.program.buffer(buffer).axes
+        group = next((g for g in target if g in self.layout.groups), None)
+        if group is None or set(target) != {*axes, group} or buffer in self.made:
+            self.allocate(part, "acc", [parts, *map(self.size, axes)])
+            return self.summed(part, target, replace(self.known[part], axes=("H", *axes)))
+        self.helpers |= {"shares", "of_shares"}
+        shape, i = ", ".join(map(self.size, target)), target.index(group)
+        dtype = self.dtype(self.program.buffer(buffer))
+        order = [a for a in target if a != group]
+        if order != list(axes):
+            raise CodegenError(f"triton: shares of '{buffer}' over {axes}, expected {order}")
+        self.lines.append(f"{part} = shares(({shape}), {i}, {parts}, {dtype}, acc, device)")
+        self.made.add(part)
+        return f"of_shares({part}, {i}, n_{group})"
 
     def put(self, buffer: str, terms: list[str]) -> None:
         """`buffer` (+)= the sum of `terms`, in the buffer's type."""

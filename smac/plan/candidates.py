@@ -272,11 +272,14 @@ def _chunks(x: Shape, r: Request, device: Device, way: Way) -> list[int]:
 
 
 def _small(x: Shape, r: Request) -> bool:
-    """Whether a forward sweep is better off with small chunks: with one state that is wide, it is
-    registers that keep programs waiting, and where it decays each score has a weight to make.
+    """Whether sweeps are better off with small chunks: with one state that is wide, it is registers
+    that keep programs waiting, and where it decays each score has a weight to make. Backward that
+    holds for sweeps alone that make no gradient of the mask, which contract N and P in turn.
     Measured on an H100 at N = 64, 128, 256 with and without decays (benchmarks/LOG.md)."""
-    lanes = _lanes(r)
-    return not r.backward and x.n("QK") >= 128 and len(lanes) == 1 and lanes[0].log_decay != ZERO
+    lanes, wide = _lanes(r), x.n("QK")
+    if r.backward:
+        wide = 0 if x.learned else min(wide, x.p)
+    return wide >= 128 and len(lanes) == 1 and lanes[0].log_decay != ZERO
 
 
 def _worthwhile(x: Shape, r: Request, chunk: int) -> bool:

@@ -185,7 +185,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
         programs, steps = heads * columns, float(x.T)
     else:
         scalar = heads * x.T * (C * entry_work + 4 * x.n("QK"))
-        step = fitted.turned_step if not back and turns(schedule, C, x.item) else max(1.0, C / 80)
+        step = fitted.turned_step if turned(x, back, schedule, C) else max(1.0, C / 80)
         lanes = 1 + fitted.lane_step * (max(x.rank or 1, x.sides) / x.sides - 1)
         programs, steps = heads * columns, pieces * step * lanes
         steps *= fitted.tail_step * (1 + back) if x.tail else 1
@@ -222,6 +222,12 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     kernels = sides * (_BACKWARD_KERNELS if back else _KERNELS)
     return Work(dots, scalar, tuple(traffic), kernels, space, programs, steps, before=entering,
                 like=like)  # fmt: skip
+
+
+def turned(x: Shape, back: bool, schedule: str, C: int) -> bool:
+    """Whether chunks of C rows are those of sweeps that turn their products; backward, sweeps that
+    make gradients of the mask are not."""
+    return turns(schedule, C, x.item) and not (back and x.learned)
 
 
 def _gradients(x: Shape, order: str, like: str, pieces: int,

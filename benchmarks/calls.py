@@ -78,7 +78,7 @@ def tapes(op: Any) -> tuple[list[Tape], str]:
 
     Empty on target torch."""
     *_, made = op._launchers.values()
-    players = [r.call for r in (made.runnable, made.backward_program())]
+    players = [r.call for r in (made.runnable, made.backward_of().runnable)]
     found = [t for p in players if isinstance(p, Player) for t in list(p._tapes.values())[-1:]]
     return ([t for t in found if isinstance(t, Tape)],
             "; ".join(t for t in found if isinstance(t, str)))  # fmt: skip

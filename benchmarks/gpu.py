@@ -80,6 +80,7 @@ def how(case: GpuCase, mode: str) -> str:
     given = {f.name for f in FIELDS[case.kind]}
     plan = op.plan(dtype="bfloat16", device=device, backward=mode != "forward",
                    absent=tuple(i.name for i in op.spec.inputs if i.name not in given),
+                   frozen=tuple(f.name for f in FIELDS[case.kind] if not f.grad),
                    **sizes)  # fmt: skip
     return f"{plan.chosen.order} {plan.chosen.chunk} {plan.chosen.schedule}"
 

@@ -61,13 +61,15 @@ def parser() -> argparse.ArgumentParser:
                  "smac show ssd T=8192 --device h100 -o ssd.png")  # fmt: skip
     p.add_argument("-o", "--output", metavar="FILE.png",
                    help="draw a PNG by matplotlib instead of text")  # fmt: skip
-    _options(p, target=True, order=True, device=True, dtype=True, backward=True, absent=True)
+    _options(p, target=True, order=True, device=True, dtype=True, backward=True, absent=True,
+             frozen=True)  # fmt: skip
     p = _command(commands, "plan", _plan, "every candidate, its cost, and why it lost",
                  "smac plan ssd T=8192 H=80 --device h100 --dtype bfloat16")  # fmt: skip
-    _options(p, target=True, order=True, device=True, dtype=True, backward=True, absent=True)
+    _options(p, target=True, order=True, device=True, dtype=True, backward=True, absent=True,
+             frozen=True)  # fmt: skip
     p = _command(commands, "emit", _emit, "the generated source",
                  "smac emit ssd T=2048 --target triton --absent z")  # fmt: skip
-    _options(p, target=True, order=True, device=True, dtype=True, absent=True)
+    _options(p, target=True, order=True, device=True, dtype=True, absent=True, frozen=True)
     p = _command(commands, "check", _check, "property-test a spec against the float64 oracle",
                  "smac check ssd --targets torch --examples 50", sizes=False)  # fmt: skip
     _check_options(p)
@@ -122,7 +124,7 @@ def _several(*known: str) -> Callable[[str], tuple[str, ...]]:
 
 def _options(p: argparse.ArgumentParser, *, target: bool = False, order: bool = False,
              device: bool = False, dtype: bool = False, backward: bool = False,
-             absent: bool = False) -> None:  # fmt: skip
+             absent: bool = False, frozen: bool = False) -> None:  # fmt: skip
     if target:
         p.add_argument("--target", choices=("auto", "torch", "triton"), default="auto",
                        help="what to print kernels for (default: by the device)")  # fmt: skip
@@ -139,6 +141,9 @@ def _options(p: argparse.ArgumentParser, *, target: bool = False, order: bool = 
     if absent:
         p.add_argument("--absent", type=_several(), default=(), metavar="A,B",
                        help="optional inputs that will not be passed")  # fmt: skip
+    if frozen:
+        p.add_argument("--frozen", type=_several(), default=(), metavar="A,B",
+                       help="inputs that take no gradient")  # fmt: skip
 
 
 def _check_options(p: argparse.ArgumentParser) -> None:
@@ -214,7 +219,8 @@ def _show(args: argparse.Namespace) -> int:
 
 def _planned(args: argparse.Namespace) -> Any:
     return _compiled(args).plan(dtype=args.dtype, device=args.device, backward=args.backward,
-                                absent=args.absent, **dict(args.sizes))  # fmt: skip
+                                absent=args.absent, frozen=args.frozen,
+                                **dict(args.sizes))  # fmt: skip
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -231,7 +237,7 @@ def _crossover(plan: Any) -> str:
 
     r = plan.request
     where = crossover(plan.asked, sizes=plan.lengths, dtype=r.dtype, device=r.device,
-                      target=r.target, backward=r.backward)
+                      target=r.target, backward=r.backward, frozen=frozenset(plan.frozen))
     if where is None and plan.order != "quadratic":
         return "crossover  not one alone: the quadratic order wins again at T=131072"
     return "crossover  " + (f"the quadratic order wins below T={where}" if where is not None else
@@ -240,7 +246,8 @@ def _crossover(plan: Any) -> str:
 
 def _emit(args: argparse.Namespace) -> int:
     text = _compiled(args).source(dtype=args.dtype, device=args.device,
-                                  absent=args.absent, **dict(args.sizes))  # fmt: skip
+                                  absent=args.absent, frozen=args.frozen,
+                                  **dict(args.sizes))  # fmt: skip
     print(text, end="")
     return 0
 

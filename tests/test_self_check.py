@@ -64,7 +64,7 @@ def check_of(use: FirstUse) -> Check:
 def test_right_programs_pass_both_ways(cache: Path, name: str, more: dict[str, Any]) -> None:
     launcher, use = first_use(name, **more)
     check = check_of(use)
-    for program in (launcher.runnable, launcher.backward_program()):
+    for program in (launcher.runnable, launcher.backward_of().runnable):
         tiny = check.tiny(launcher, program)
         assert tiny is not None
         check.judge(launcher, program, tiny)
@@ -102,7 +102,7 @@ def test_what_was_right_is_not_run_again(cache: Path, monkeypatch: pytest.Monkey
     for _ in range(2):  # the same program on this machine, by these versions
         check(launcher, launcher.runnable)
     assert runs == ["forward"]
-    check(launcher, launcher.backward_program())
+    check(launcher, launcher.backward_of().runnable)
     assert runs == ["forward", "backward"]
     assert RESULTS.count() == 2
     monkeypatch.setattr(first_uses, "versions", lambda: {"triton": "another"})
@@ -145,8 +145,8 @@ def test_the_backward_is_checked_when_it_is_first_made(
     runs: list[str] = []
     launcher.before_use(lambda made, r: runs.append(r.program.name))
     assert runs == ["forward"]
-    launcher.backward_program()
-    launcher.backward_program()
+    launcher.backward_of()
+    launcher.backward_of()
     assert runs == ["forward", "backward"]
 
 
@@ -197,6 +197,25 @@ def test_a_mismatch_is_loud_and_leaves_a_file_that_shows_it(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_file_makes_no_gradient_of_what_is_frozen(cache: Path) -> None:
+    from smac.runtime.job import Job, case
+    from smac.runtime.mismatch import reproducer
+
+    launcher, use = first_use("retnet")
+    found = launcher.backward_of((True, True, True, False))
+    check = check_of(use)
+    job = Job(str(check.spec), {}, {"B": 2, "T": 40, "H": 2, "N": 8, "P": 4},
+              dict.fromkeys(check.given, "float32"), "cpu", frozen=["gamma"])  # fmt: skip
+    made = case(job)
+    text = reproducer(made, check._plain_plans(launcher, found.runnable, made), "found.", 0.1)
+    path = cache / "frozen.py"
+    path.write_text(text)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gradient of v" in done.stdout
+    assert "gradient of gamma" not in done.stdout
+
+
 def test_the_file_draws_what_the_check_drew(cache: Path) -> None:
     from smac.runtime.job import Job, case
     from smac.runtime.mismatch import reproducer
@@ -206,7 +225,7 @@ def test_the_file_draws_what_the_check_drew(cache: Path) -> None:
     job = Job(str(check.spec), {}, {"B": 2, "T": 40, "H": 2, "G": 1, "N": 8, "P": 4},
               dict.fromkeys(check.given, "bfloat16"), "cpu")  # fmt: skip
     made = case(job)
-    text = reproducer(made, check._plain_plans(launcher, made), "found.", 0.1)
+    text = reproducer(made, check._plain_plans(launcher, launcher.runnable, made), "found.", 0.1)
     found: dict[str, Any] = {"__name__": "file"}
     exec(compile(text, "file", "exec"), found)
     drawn = [x for x in made.values if x is not None]

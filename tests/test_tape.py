@@ -235,7 +235,7 @@ def test_every_spec_can_be_played(monkeypatch: pytest.MonkeyPatch) -> None:
         y = op(**inputs)
         (y[0] if isinstance(y, tuple) else y).sum().backward()
         (made,) = op._launchers.values()
-        for runnable in (made.runnable, made.backward_program()):
+        for runnable in (made.runnable, made.backward_of().runnable):
             assert isinstance(runnable.call, Player)
             steps = only(runnable.call).steps
             assert any(isinstance(step, Launched) for step in steps), name

@@ -94,6 +94,8 @@ def apart(order: Order) -> Backward:
         ("grad_k", (p.q, p.v, dy), READ_DK, p.k, None, None),
         ("grad_v", (p.q, p.k, dy), READ_DV, p.v, carries_of(p)[1].final, saved[1]),
     ):
+        if not (p.learned(like) or final or saved_here):
+            continue
         # The tail of V is constant: its gradient goes nowhere.
         buffer = Buffer(read.out, per_head(p, like), "acc", "scratch")
         stores = (Store(buffer.name, Name(read.out), buffer.axes),)
@@ -117,8 +119,9 @@ def apart(order: Order) -> Backward:
             scratch += outs
     if saves:
         scratch += [saved_states(p, "saved.KV"), saved_states(p, "saved.QG")]
-    steps.append(pointwise("grad_inputs", input_stores(order)))
-    if order.kind != "recurrent":
+    if left := input_stores(order):
+        steps.append(pointwise("grad_inputs", left))
+    if left and order.kind != "recurrent":
         steps, scratch = direct(steps, scratch)
     return Backward(tuple(steps), tuple(scratch))
 
@@ -136,7 +139,7 @@ def parallel(order: Order) -> Backward:
     dy = cotangent(p)
     steps: list[Step] = []
     scratch: list[Buffer] = []
-    reads: tuple[Read, ...] = (READ_DV,)
+    reads: tuple[Read, ...] = (READ_DV,) if p.learned(p.v) else ()
     first = [order.kernel(f"states{named(kv)}", (p.k, p.v), (replace(kv, saves="saved.KV"),),
                           reverse=kv.reverse) for kv, _ in sides_of(order)]  # fmt: skip
     restored = [replace(kv, initial=None, restores="saved.KV") for kv, _ in sides_of(order)]
@@ -150,7 +153,7 @@ def parallel(order: Order) -> Backward:
         steps += [*y, point]
         scratch += [*buffers, *more]
     elif stores_need_y(p):
-        reads = (READ_Y, READ_DV)
+        reads = (READ_Y, *reads)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
     met = "met" if order.mask_uses() else None
     if met:  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
@@ -164,10 +167,12 @@ def parallel(order: Order) -> Backward:
                    replace(qg, initial=None, final=None, restores="saved.QG", met=met))  # fmt: skip
     operands = (p.q, p.k, p.v, dy)
     wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
-    deep = order.kernel("grad_qk", operands, carries, (READ_DQ, READ_DK))
+    due = tuple(r for r, v in ((READ_DQ, p.q), (READ_DK, p.k)) if p.learned(v))
+    deep = order.kernel("grad_qk", operands, carries, due)
     ours = frozenset(("d.Q", "d.K"))
-    steps += [replace(wide, stores=input_stores(order, without=ours)),
-              replace(deep, stores=input_stores(order, only=ours))]  # fmt: skip
+    stored = (replace(wide, stores=input_stores(order, without=ours)),
+              replace(deep, stores=input_stores(order, only=ours)))  # fmt: skip
+    steps += [k for k in stored if k.stores]
     return Backward(tuple(steps), (*scratch, *states))
 
 
@@ -210,9 +215,8 @@ def input_stores(order: Order, only: frozenset[str] | None = None,
 def stores_need_y(p: Parts) -> bool:
     """The derivative of an output with respect to an input reads Y or Z."""
     return any(
-        {"Y", "Z"} & names(chain(Name("g"), diff(e, Name(i.name))))
-        for _, e in p.spec.output for i in p.spec.inputs
-        if i.name in names(e) and i.name not in p.integers
+        {"Y", "Z"} & names(chain(Name("g"), diff(e, Name(n))))
+        for _, e in p.spec.output for n, _ in p.differentiable if n in names(e)
     )  # fmt: skip
 
 

@@ -58,10 +58,11 @@ class Order:
 
 
 def lane_gradients(p: Parts) -> tuple[LaneGrad, ...]:
-    """A gradient for every lane value that is not constant."""
+    """A gradient for every lane value that depends on what takes one."""
+    learned = {v.name for v in p.lane_values if p.learned(v)}
     found = []
     for i, lane in enumerate(p.lanes):
-        outs = [n and f"d.{n}" for n in (lane.decay, lane.read, lane.write)]
+        outs = [f"d.{n}" if n in learned else None for n in (lane.decay, lane.read, lane.write)]
         if any(outs):
             found.append(LaneGrad(i, *outs))
     return tuple(found)

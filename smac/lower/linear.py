@@ -44,5 +44,6 @@ def _convolution(p: Parts, chosen: Candidate) -> Order:
     gather = Gather(f"d.{p.symbol.name}", "lag", p.symbol.name, Num(1), (lag,))
     return Order(
         p, "fft", Walk(chosen.chunk, chosen.segment), (p.symbol,), stateful=False,
-        gathers=(gather,), finish=lambda k: replace(k, entry=entry, support=support),
+        gathers=(gather,) if p.learned(p.symbol) else (),
+        finish=lambda k: replace(k, entry=entry, support=support),
     )  # fmt: skip

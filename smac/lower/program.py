@@ -81,7 +81,7 @@ def backward(plan: Plan) -> Program:
     )
     gradients = tuple(
         Buffer(f"grad.{b.name}", b.axes, "input", "gradient", b.name)
-        for b in input_buffers(p) if b.name not in p.integers
+        for b in input_buffers(p) if b.name in dict(p.differentiable)
     )  # fmt: skip
     buffers = (
         *input_buffers(p), *cotangents, *_states_in(p, "state.S0", "state.dST"), *gradients,
@@ -169,7 +169,7 @@ def _moves(p: Parts, read: frozenset[str]) -> tuple[Move, ...]:
 def _moved(p: Parts, moves: tuple[Move, ...],
            steps: tuple[Step, ...]) -> tuple[list[Buffer], tuple[Move, ...]]:  # fmt: skip
     """Buffers of moves and of their gradients, and the steps that take those to the inputs."""
-    floats = dict(p.differentiable)
+    floats = dict(p.floats)
     inputs = {i.name: i for i in p.spec.inputs}
     stored = {s.buffer for k in steps if isinstance(k, Kernel) for s in k.stores}
     buffers, back = [], []

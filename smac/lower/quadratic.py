@@ -17,7 +17,9 @@ def quadratic(p: Parts, chosen: Candidate) -> Order:
     support = p.mask.support()
     rising = {Name(s.out) for s in p.scans if s.fn == "runs"}
     runs = tuple(v.name for v in p.bases if v.expr in rising)
+    learned = {v.name for v in p.bases if p.learned(v)}
     return Order(
-        p, "tiles", walk, p.bases, stateful=False, gathers=p.gathers,
+        p, "tiles", walk, p.bases, stateful=False,
+        gathers=tuple(g for g in p.gathers if g.base in learned),
         finish=lambda k: replace(k, entry=p.entry, support=support, runs=runs),
     )  # fmt: skip

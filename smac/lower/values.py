@@ -35,7 +35,7 @@ class Parts:
 
     `lane_values` are the decays, reads and writes of `lanes`; `bases` the values under the nodes of
     `entry`; `channel` and `group` as in `ir.Kernel`; `y_axes` the axes of Y. `mirrored`: lanes are
-    those above the diagonal, for a walk backward in time.
+    those above the diagonal, for a walk backward in time. `frozen`: inputs without a gradient.
     """
 
     spec: Spec
@@ -58,6 +58,7 @@ class Parts:
     state: bool
     packed: bool
     mirrored: bool
+    frozen: frozenset[str]
 
     @property
     def integers(self) -> frozenset[str]:
@@ -65,13 +66,26 @@ class Parts:
         return frozenset(s.source for s in self.scans)
 
     @property
-    def differentiable(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Names and axes of what takes gradients: float inputs, and those at other tokens."""
+    def floats(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Names and axes of float inputs, and of those at other tokens."""
         axes = {i.name: i.axes for i in self.spec.inputs}
         for m in self.moves:
             if m.source in axes:  # not a scan
                 axes[m.out] = axes[m.source]
         return tuple((n, a) for n, a in axes.items() if n not in self.integers)
+
+    @property
+    def differentiable(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Those that take gradients: all but what is frozen, at whichever token."""
+        without = set(self.frozen)
+        for m in self.moves:
+            if m.source in without:
+                without.add(m.out)
+        return tuple((n, a) for n, a in self.floats if n not in without)
+
+    def learned(self, value: Value) -> bool:
+        """Whether the gradient of `value` goes on to an input."""
+        return bool(names(value.expr) & dict(self.differentiable).keys())
 
 
 def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts:
@@ -109,7 +123,7 @@ def parts(request: Request, by_lanes: bool = True, above: bool = False) -> Parts
         spec, mask, q, k, v, lanes, lane_values, entry, tuple(bases.values),
         gathers(mask, scans, bases) if due else (), lags, scans.scans, scans.moves, c.channel,
         group,
-        y_axes, reads_z, request.state, request.packed, above,
+        y_axes, reads_z, request.state, request.packed, above, request.frozen,
     )  # fmt: skip
 
 

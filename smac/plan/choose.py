@@ -18,7 +18,7 @@ from smac.plan.cost import candidate
 from smac.plan.devices import ITEMSIZE, Device, device_row
 from smac.plan.packed import why_not_packed
 from smac.plan.shape import Shape, shape_of
-from smac.plan.sizes import at_sizes
+from smac.plan.sizes import at_levels, at_sizes
 from smac.plan.types import ORDERS, Candidate, Plan, Request
 from smac.plan.words import verdict
 from smac.spec import Spec, specialise
@@ -33,19 +33,22 @@ def make(
     spec: Spec, *, sizes: Mapping[str, int], dtype: str, device: str, target: str = "auto",
     order: str = "auto", chunk: int | None = None, schedule: str = "auto",
     backward: bool = False, state: bool = False, absent: frozenset[str] = frozenset(),
-    sequences: int = 0, table: Mapping[str, Device] | None = None,
+    sequences: int = 0, frozen: frozenset[str] = frozenset(),
+    table: Mapping[str, Device] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for `spec` at `sizes` on `device`: every way costed, the fastest chosen.
 
     `backward` plans the backward alone; `state`: initial and final states are in use; `sequences`
-    that lie packed along T (0: T is one sequence, batched by B). `order`,
-    `chunk` and `schedule` force the choice; `table` replaces the device table. Raises PlanError for
-    sizes, names and orders that cannot be, naming the law that a forced order misses.
+    that lie packed along T (0: T is one sequence, batched by B); `frozen`: inputs that take no
+    gradient. `order`, `chunk` and `schedule` force the choice; `table` replaces the device table.
+    Raises PlanError for sizes, names and orders that cannot be, naming the law that a forced order
+    misses.
     """
     row = device_row(device, table)
     unfitted = specialise(spec, frozenset(absent))
+    _check_frozen(spec, frozen)
     request, fits = _request(unfitted, sizes, dtype, device, row, target, backward, state,
-                             sequences)  # fmt: skip
+                             sequences, frozenset(frozen) if backward else frozenset())
     _check_choice("order", order, ("auto", *ORDERS))
     _check_choice("schedule", schedule, ("auto", *_SCHEDULES))
     _check_chunk(chunk, order, schedule, request)
@@ -95,7 +98,7 @@ def crossover(
 
 def _request(
     spec: Spec, sizes: Mapping[str, int], dtype: str, device: str, row: Device, target: str,
-    backward: bool, state: bool, sequences: int,
+    backward: bool, state: bool, sequences: int, frozen: frozenset[str],
 ) -> tuple[Request, tuple[Fit, ...]]:  # fmt: skip
     """The request of a specialised spec, with levels expanded, mask fitted and built, sizes
     complete and target decided; and the fits."""
@@ -106,7 +109,8 @@ def _request(
     special, mask, done = at_sizes(spec, sizes)
     special, fits = resolve(special, dict(done)["T"])
     mask = build(special.contraction.L, special) if fits else mask
-    request = Request(special, mask, done, dtype, device, target, backward, state, sequences)
+    request = Request(special, mask, done, dtype, device, target, backward, state, sequences,
+                      at_levels(spec, frozen, dict(done)))  # fmt: skip
     why = why_not_packed(request)
     if why is not None:
         raise PlanError(f"{spec.name}: packed sequences (cu_seqlens): {why}")
@@ -155,6 +159,14 @@ def _listing(target: str, order: str) -> str:
     if order in ("auto", "chunked") and target == "triton":
         names += ["chunks", "segmented"]
     return ", ".join(["auto", *sorted(set(names))])
+
+
+def _check_frozen(spec: Spec, frozen: frozenset[str]) -> None:
+    known = [i.name for i in spec.inputs]
+    for name in sorted(frozen):
+        if name not in known:
+            raise PlanError(f"{spec.name}: frozen: found {name!r}; expected inputs, of "
+                            f"{', '.join(known)}")  # fmt: skip
 
 
 def _check_choice(what: str, found: str, expected: tuple[str, ...]) -> None:

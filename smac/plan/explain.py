@@ -33,7 +33,7 @@ def explain(plan: Plan, width: int = 100) -> str:
 def _lines(plan: Plan, width: int) -> Iterator[str]:
     r, x = plan.request, shape_of(plan.request)
     mask = ("mask", _mask(plan, x))
-    for head, text in (*_request(r), *_formulas(r), mask, *_fits(plan),
+    for head, text in (*_request(plan), *_formulas(r), mask, *_fits(plan),
                        ("chosen", _chosen(plan))):  # fmt: skip
         yield from _wrap(f"{head:8}", text, width)
     yield ""
@@ -48,11 +48,13 @@ def _lines(plan: Plan, width: int) -> Iterator[str]:
         yield from _wrap(f"{head:8}", text, width)
 
 
-def _request(r: Request) -> tuple[tuple[str, str], ...]:
+def _request(plan: Plan) -> tuple[tuple[str, str], ...]:
+    r = plan.request
     what = "backward" if r.backward else "forward"
     state = ", with states" if r.state else ""
     sizes = " ".join(f"{a}={n}" for a, n in r.sizes if a != "S")
     state += f", {r.sequences} packed sequences" if r.packed else ""
+    state += f", {' '.join(plan.frozen)} frozen" if plan.frozen else ""
     head = f"{r.spec.name}: {r.dtype} on {r.device}, target {r.target}, {what}{state}"
     return ("plan", head), ("sizes", sizes)
 

@@ -8,7 +8,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smac.expr import At, Between, Call, Expr, Num, Size, names, walk
+from smac.expr import (
+    ONE,
+    SCAN_FUNCTIONS,
+    At,
+    Between,
+    Call,
+    Expr,
+    Num,
+    Size,
+    names,
+    transform,
+    walk,
+)
 from smac.masks.base import Mask, Support
 from smac.masks.lanes import Lanes, carried, resets_every, turned
 from smac.plan.config import MOST_LANES
@@ -24,7 +36,7 @@ class Shape:
     `batch`: product of the batch axes. `tail`: 1 when the output reads Z, which is one more column
     of V. `rank`: lanes, or None without generators; `lanes`: those with a state on the target, as
     many as `states`; `resets`: whether chunks start where lanes reset. `learned`: the mask has
-    gradients.
+    gradients that are asked for.
     `above`: some lie above the diagonal; `sides`: sweeps for what is below and what is above.
     `nodes`: operations in one entry of the mask; `pairs`: what it reads for each pair of tokens,
     not for a row, a column or a lag: sums between the two, and entries of matrices.
@@ -147,12 +159,18 @@ def sides_of(r: Request) -> list[Lanes]:
 
 
 def _learned(r: Request) -> bool:
-    """Whether a lane has a value that is no constant; without lanes, whether an entry has."""
+    """Whether a lane, or without lanes the entry, reads a tensor that takes a gradient."""
     found = r.mask.generators()
     if found is None:
-        return any(isinstance(x, At | Between) for x in walk(r.mask.entry()))
-    return any(not _static(e) for x in (*found.lanes, *found.above)
+        return _learns(r.mask.entry(), r.frozen)
+    return any(_learns(e, r.frozen) for x in (*found.lanes, *found.above)
                for e in (x.log_decay, x.read, x.write))  # fmt: skip
+
+
+def _learns(e: Expr, frozen: frozenset[str]) -> bool:
+    """Whether `e` reads a tensor, none of ids and none of `frozen`."""
+    floats = transform(e, lambda n: ONE if isinstance(n, Call) and n.fn in SCAN_FUNCTIONS else None)
+    return bool(names(floats) - frozen)
 
 
 def reads(spec: Spec, name: str) -> bool:

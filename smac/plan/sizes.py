@@ -29,6 +29,15 @@ def at_sizes(
     return special, mask, complete_sizes(spec, special, mask, given)
 
 
+def at_levels(spec: Spec, names: frozenset[str], sizes: Mapping[str, int]) -> frozenset[str]:
+    """Inputs of `spec` (specialised) and, of those with an axis of levels, what they become once
+    it is expanded."""
+    if spec.levels is None:
+        return names
+    parts = expand(spec, planned_levels(spec, sizes, sizes["T"])).parts
+    return names | frozenset(part for n in names for part in parts.get(n, ()))
+
+
 def complete_sizes(
     spec: Spec, special: Spec, mask: Mask, given: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:

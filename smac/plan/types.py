@@ -24,6 +24,7 @@ class Request:
     `dtype` is that of the operands ("bfloat16", "float32", …); `device` a row of the device table;
     `state`: initial and final states are asked for (a generators law is then needed).
     `sequences`: how many lie packed along T, of lengths not known here; 0: T is one sequence.
+    `frozen`: inputs that the backward makes no gradient of; of those with levels, their parts too.
     """
 
     spec: Spec
@@ -35,6 +36,7 @@ class Request:
     backward: bool = False
     state: bool = False
     sequences: int = 0
+    frozen: frozenset[str] = frozenset()
 
     @property
     def packed(self) -> bool:
@@ -107,6 +109,12 @@ class Plan:
         if asked is None or not (self.fits or asked.levels):
             return str(self.request.mask)
         return show(asked.contraction.L)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The caller's inputs that the backward makes no gradient of."""
+        inputs = (self.asked or self.request.spec).inputs
+        return tuple(i.name for i in inputs if i.name in self.request.frozen)
 
     @property
     def lengths(self) -> dict[str, int]:

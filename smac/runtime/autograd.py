@@ -17,59 +17,63 @@ if TYPE_CHECKING:
     from smac.runtime.launch import Launcher
 
 
-def differentiable(launcher: Launcher, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Present inputs, then state buffers → outputs, then states, with the backward recorded."""
+def differentiable(launcher: Launcher, needs: tuple[bool, ...],
+                   tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:  # fmt: skip
+    """Present inputs, then state buffers → outputs, then states, with the backward recorded for
+    the tensors that need it."""
     # What torch.func's transforms need costs 10 µs a call, so that only they get it.
     node = _Transformed if torch._C._are_functorch_transforms_active() else Node
-    made: tuple[Tensor, ...] = node.apply(launcher, *tensors)
+    made: tuple[Tensor, ...] = node.apply(launcher, needs, *tensors)
     return made
 
 
-def _keep(ctx: Any, launcher: Launcher, tensors: Sequence[Tensor],
+def _keep(ctx: Any, launcher: Launcher, needs: tuple[bool, ...], tensors: Sequence[Tensor],
           made: tuple[Tensor, ...]) -> None:  # fmt: skip
     """Keep the inputs; nothing that the forward computed is needed again."""
-    ctx.launcher = launcher
+    ctx.launcher, ctx.needs = launcher, needs
     ctx.save_for_backward(*tensors)
     ctx.mark_non_differentiable(*[x for x in made if not x.is_floating_point()])
 
 
 class Node(torch.autograd.Function):
-    """`apply(launcher, *tensors)`."""
+    """`apply(launcher, needs, *tensors)`."""
 
     @staticmethod
-    def forward(ctx: Any, launcher: Launcher, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, launcher: Launcher, needs: tuple[bool, ...],
+                *tensors: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
         """Run the forward program."""
         made = launcher.forward(tensors)
-        _keep(ctx, launcher, tensors, made)
+        _keep(ctx, launcher, needs, tensors, made)
         return made
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """Run the backward program; on torch, `create_graph` records its own operations."""
-        launcher, saved, needs = ctx.launcher, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        launcher, saved, needs = ctx.launcher, ctx.saved_tensors, ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() and launcher.target != "torch":
             with torch.no_grad():
-                found = launcher.backward(saved, cotangents, needs)
+                found = launcher.backward(saved, cotangents, needs, ctx.needs)
             wanted = [g for g in found if g is not None]
             guarded = iter(_Once.apply(launcher.name, launcher.target, len(wanted), *wanted,
                                        *saved, *cotangents))  # fmt: skip
-            return (None, *(None if g is None else next(guarded) for g in found))
-        return (None, *launcher.backward(saved, cotangents, needs))
+            return (None, None, *(None if g is None else next(guarded) for g in found))
+        return (None, None, *launcher.backward(saved, cotangents, needs, ctx.needs))
 
 
 class _Transformed(torch.autograd.Function):
     """The same, as `torch.func` wants it."""
 
     @staticmethod
-    def forward(launcher: Launcher, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(launcher: Launcher, needs: tuple[bool, ...],
+                *tensors: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
         """Run the forward program."""
         return launcher.forward(tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep the inputs."""
-        launcher, *tensors = inputs
-        _keep(ctx, launcher, tensors, output)
+        launcher, needs, *tensors = inputs
+        _keep(ctx, launcher, needs, tensors, output)
 
     backward = Node.backward
 

@@ -63,30 +63,30 @@ def launcher_for(spec: Spec, options: Options, signature: Signature, values: tup
     layout = layout_for(special, n > 0) if state else None
     dtype = operand_dtype(special, {name: x.dtype for name, x in present.items()})
 
-    def make(backward: bool) -> Plan:
+    def make(backward: bool, frozen: frozenset[str] = frozenset()) -> Plan:
         planning = {a: max(n, 1) for a, n in {**sizes, **levels}.items()}
         plan = planned(spec, options, planning, devices.dtype_named(dtype), devices.row(device),
                        target, backward=backward, state=state, absent=absent,
-                       sequences=n)  # fmt: skip
+                       sequences=n, frozen=frozen)  # fmt: skip
         return plan if choose is None or any(n == 0 for n in sizes.values()) else choose(plan)
 
     cell = Cell(spec.name, {n: spec.input(n).axes for n in present}, sizes, dtype, device,
                 special.batch, layout, _ends_here(special) if state else None, step,
-                n, spec.levels, made.parts)  # fmt: skip
-    return Launcher(cell, make(False), lambda: make(True),
+                n, spec.levels, made.parts, id_inputs(special.contraction.L))  # fmt: skip
+    return Launcher(cell, make(False), lambda frozen: make(True, frozen),
                     options.precision_in(devices.dtype_named(dtype)))  # fmt: skip
 
 
 def planned(spec: Spec, options: Options, sizes: Mapping[str, int], dtype: str, device: str,
             target: str, *, backward: bool, state: bool, absent: frozenset[str],
-            sequences: int = 0) -> Plan:  # fmt: skip
+            sequences: int = 0, frozen: frozenset[str] = frozenset()) -> Plan:  # fmt: skip
     """The planner's answer for these options."""
     from smac.plan import make
 
     return make(spec, sizes=dict(sizes), dtype=dtype, device=device, target=target,
                 order=options.order, chunk=options.chunk, schedule=options.schedule,
                 backward=backward, state=state, absent=absent,
-                sequences=sequences)  # fmt: skip
+                sequences=sequences, frozen=frozen)  # fmt: skip
 
 
 def prepared(spec: Spec, absent: frozenset[str], sizes: Mapping[str, int]) -> Expanded:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ from smac.reference import baseline, reference
 from smac.runtime.build import launcher_for, prepared
 from smac.runtime.draws import WAYS, draw
 from smac.runtime.held import relative, tolerance, worst
-from smac.runtime.launch import Launcher
+from smac.runtime.launch import Launcher, Runnable
 from smac.runtime.options import Options
 from smac.runtime.validate import Signature
 from smac.spec import Spec, specialise
@@ -37,7 +37,8 @@ POSITION = 5
 @dataclass(frozen=True)
 class Job:
     """A spec (TOML), options by name, sizes, the dtype of every present input, where the tensors
-    live, and whether states, packed sequences and the backward are asked for."""
+    live, whether states, packed sequences and the backward are asked for, and which inputs take no
+    gradient there."""
 
     spec: str
     options: dict[str, Any]
@@ -47,6 +48,7 @@ class Job:
     state: bool = False
     sequences: int = 0
     backward: bool = False
+    frozen: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """For `Job(**json.loads(…))`."""
@@ -74,7 +76,7 @@ class Case:
                             False, self.lengths, choose, whole=True)  # fmt: skip
 
     def run(self, launcher: Launcher, exact: bool = False) -> Callable[[], list[Tensor | None]]:
-        """What makes the results of `launcher`: outputs, or gradients of all inputs."""
+        """What makes the results of `launcher`: outputs, or gradients (None of frozen inputs)."""
         tensors = self.tensors(launcher, exact)
         if not self.job.backward:
             return lambda: list(launcher.forward(tensors))
@@ -82,8 +84,21 @@ class Case:
         cotangents = [torch.randn(y.shape, generator=g).bfloat16().to(y.device, y.dtype)
                       if y.dtype.is_floating_point else None
                       for y in launcher.forward(tensors)]  # fmt: skip
-        needs = [x.dtype.is_floating_point for x in tensors]
+        needs = self.needs(launcher, tensors)
         return lambda: list(launcher.backward(tensors, cotangents, needs))  # type: ignore[arg-type]
+
+    def runnable(self, launcher: Launcher, tensors: Sequence[Tensor]) -> Runnable:
+        """The program of `launcher` that `run` is of."""
+        if not self.job.backward:
+            return launcher.runnable
+        return launcher.backward_of(self.needs(launcher, tensors)).runnable
+
+    def needs(self, launcher: Launcher, tensors: Sequence[Tensor]) -> tuple[bool, ...]:
+        """Which of `tensors` take a gradient."""
+        frozen = [n in self.job.frozen for n in launcher.cell.declared]
+        frozen += [False] * (len(tensors) - len(frozen))
+        return tuple(x.dtype.is_floating_point and not f
+                     for x, f in zip(tensors, frozen, strict=True))  # fmt: skip
 
     def tensors(self, launcher: Launcher, exact: bool = False) -> list[Tensor]:
         """What `launcher` takes."""

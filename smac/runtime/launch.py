@@ -75,6 +75,7 @@ class Cell:
     """What a launcher is made for: `declared` axes of the present inputs by name, in call order.
 
     `parts`: what programs call the levels of an input along the axis `levels`, from the first on.
+    `ids`: inputs of integers.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Cell:
     sequences: int = 0
     levels: str | None = None
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ids: frozenset[str] = frozenset()
 
     @property
     def state_sizes(self) -> Mapping[str, int]:
@@ -126,14 +128,26 @@ class Cell:
         return any(self.sizes[a] == 0 for a in ("T", "H", *self.batch) if a in self.sizes)
 
 
+@dataclass(frozen=True)
+class Backward:
+    """A derived backward: its plan, how it runs, where its tensors are, and the most tokens that it
+    has digits for (None: any)."""
+
+    plan: Plan
+    runnable: Runnable
+    routes: Routes
+    most: int | None
+
+
 #: What is done with a program of a launcher before it is run for the first time.
 FirstUse: TypeAlias = "Callable[[Launcher, Runnable], None]"
 
 
 class Launcher:
-    """Runs tensors that were checked to fit `cell`. Thread-safe: the backward is made once."""
+    """Runs tensors that were checked to fit `cell`. Thread-safe: a backward is made once for each
+    choice of inputs that take gradients."""
 
-    def __init__(self, cell: Cell, plan: Plan, plan_backward: Callable[[], Plan],
+    def __init__(self, cell: Cell, plan: Plan, plan_backward: Callable[[frozenset[str]], Plan],
                  precision: str) -> None:  # fmt: skip
         from smac.codegen.triton_wrapper import places
         from smac.lower import forward
@@ -154,11 +168,10 @@ class Launcher:
         self._arguments = tuple((at[n], self._moved.get(n)) for n in self.runnable.reads())
         self._index = cell.device.index if cell.device.type == "cuda" else None
         self._most = most_tokens(plan.request) if cell.layout is not None else None
-        self._most_back: int | None = None
         self._places = self.target == "triton" and bool(places(self.runnable.program))
         self._in_place = self.runnable.program.in_place
-        self.backward_plan: Plan | None = None
-        self._backward: Runnable | None = None
+        self._backwards: dict[frozenset[str], Backward] = {}  # by what is frozen
+        self._known: dict[tuple[bool, ...], Backward] = {}  # by which tensors need a gradient
         self._first_use: FirstUse | None = None
         self._lock = threading.Lock()
 
@@ -174,10 +187,10 @@ class Launcher:
             tensors = [*tensors, *entering]
             self.reach(pos)
         target, place = State(out) if isinstance(out, Tensor) else out, None
-        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-            self.backward_program()
-            self.reach(pos, back=True)
-            made = differentiable(self, tensors)
+        needs = tuple([x.requires_grad for x in tensors]) if torch.is_grad_enabled() else ()
+        if True in needs:
+            self.reach(pos, self.backward_of(needs))
+            made = differentiable(self, needs, tensors)
         else:
             place = self._place(target, tensors) if isinstance(target, State) else None
             made = self.forward(tensors, place)
@@ -232,12 +245,10 @@ class Launcher:
                               "State(state.S, …, pos=torch.tensor(state.pos, device='cuda'))")
         return layout.join(state), pos
 
-    def reach(self, pos: int | Tensor, back: bool = False) -> None:
+    def reach(self, pos: int | Tensor, back: Backward | None = None) -> None:
         """PlanError where a call that starts at `pos` goes further than its numbers have digits:
-        those of the forward program or, `back`, of the backward."""
-        plan = self.backward_plan if back else self.plan
-        most = self._most_back if back else self._most
-        assert plan is not None
+        those of the forward program or of the backward `back`."""
+        plan, most = (self.plan, self._most) if back is None else (back.plan, back.most)
         if most is None or (isinstance(pos, int) and pos == 0):  # there the planner has looked
             return
         if isinstance(pos, Tensor):
@@ -269,8 +280,10 @@ class Launcher:
         return (*outputs, made[n], *(x.clone() for x in made[n + 1 :]))
 
     def backward(self, tensors: Sequence[Tensor], cotangents: Sequence[Tensor],
-                 needs: Sequence[bool]) -> tuple[Tensor | None, ...]:  # fmt: skip
-        """Gradients of `tensors` (None where not needed) from those of outputs and states."""
+                 needs: Sequence[bool], recorded: tuple[bool, ...] | None = None,
+                 ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        """Gradients of `tensors` (None where not needed) from those of outputs and states, by the
+        program for those that were `recorded` to need one (by default: for `needs`)."""
         cell, n = self.cell, len(self._outputs)
         if cell.empty:
             first = cell.first_state  # S0, which passed through unchanged
@@ -279,9 +292,9 @@ class Launcher:
             if first < len(tensors) and needs[first]:
                 zeros[first] = cotangents[n]
             return tuple(zeros)
-        runnable = self.backward_program()
-        made = self._call(runnable, taken(self._routes.arguments, (*tensors, *cotangents)))
-        return given_back(self._routes, made, needs)
+        back = self.backward_of(tuple(needs) if recorded is None else recorded)
+        made = self._call(back.runnable, taken(back.routes.arguments, (*tensors, *cotangents)))
+        return given_back(back.routes, made, needs)
 
     def compile(self, runnable: Runnable, tensors: Sequence[Tensor]) -> None:
         """Compile the kernels that `runnable`, a program of this launcher, will launch for tensors
@@ -292,7 +305,7 @@ class Launcher:
         if runnable is not self.runnable:
             ys = [self._nothing(b, "meta") for b in self._outputs]
             states = given[self.cell.first_state :][:1]  # the last state is like the first
-            given, places = [*given, *ys, *states], self._routes.arguments
+            given, places = [*given, *ys, *states], self.owner_of(runnable).routes.arguments
         compile_for(runnable, taken(places, given), self.cell.device)
 
     @property
@@ -306,25 +319,44 @@ class Launcher:
         """Of the outputs, in order."""
         return tuple(b.name for b in self._outputs)
 
-    def backward_program(self) -> Runnable:
-        """The derived backward, made when it is first asked for."""
-        if self._backward is None:
+    def backward_of(self, needs: tuple[bool, ...] | None = None) -> Backward:
+        """The derived backward for the tensors of a run that need a gradient (by default: all that
+        can), made when it is first asked for."""
+        needs = (True,) * len(self.cell.declared) if needs is None else needs
+        found = self._known.get(needs)
+        if found is None:
+            inputs = zip(self.cell.declared, needs, strict=False)  # then lengths and states
+            frozen = frozenset(n for n, need in inputs if not need) - self.cell.ids
             with self._lock:
-                if self._backward is None:
-                    from smac.lower import backward
+                found = self._backwards.get(frozen) or self._made(frozen)
+                self._known[needs] = found
+        return found
 
-                    self.backward_plan = self._plan_backward()
-                    self._most_back = most_tokens(self.backward_plan.request)
-                    program = backward(self.backward_plan)
-                    made = Runnable.of(program, self.target, self._precision)
-                    self._routes = self._routed(made)
-                    if self._first_use is not None:
-                        self._first_use(self, made)
-                    self._backward = made
-        return self._backward
+    def _made(self, frozen: frozenset[str]) -> Backward:
+        from smac.lower import backward
+
+        plan = self._plan_backward(frozen)
+        runnable = Runnable.of(backward(plan), self.target, self._precision)
+        made = Backward(plan, runnable, self._routed(runnable), most_tokens(plan.request))
+        self._backwards[frozen] = made
+        try:
+            if self._first_use is not None:
+                self._first_use(self, runnable)
+        except BaseException:
+            del self._backwards[frozen]
+            raise
+        return made
+
+    def owner_of(self, runnable: Runnable) -> Backward:
+        """The backward that runs `runnable`."""
+        return next(b for b in self._backwards.values() if b.runnable is runnable)
+
+    def plan_of(self, runnable: Runnable) -> Plan:
+        """The plan of a program of this launcher."""
+        return self.plan if runnable is self.runnable else self.owner_of(runnable).plan
 
     def before_use(self, act: FirstUse) -> None:
-        """Call `act` on the forward program now, and on the backward's when that is made."""
+        """Call `act` on the forward program now, and on a backward's when that is made."""
         act(self, self.runnable)
         self._first_use = act
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 FIELDS = ("S", "z", "last")
 _CALL = ("(str op, str names, Tensor[] inputs, Tensor? cu_seqlens, str fields, Tensor[] state, "
          "SymInt pos, bool stateful, bool step) -> Tensor[]")  # fmt: skip
-_BACKWARD = _CALL.replace(") ->", ", Tensor[] cotangents) ->")
+#: Without `needs` all gradients are made: graphs in caches on disk may not say it.
+_BACKWARD = _CALL.replace(") ->", ", Tensor[] cotangents, bool[]? needs=None) ->")
 
 
 def text_of(spec: Spec, options: Options) -> str:
@@ -170,37 +171,41 @@ def _(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, 
 @torch.library.custom_op("smac::call_backward", mutates_args=(), schema=_BACKWARD)
 def call_backward(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None,
                   fields: str, state: Sequence[Tensor], pos: int, stateful: bool, step: bool,
-                  cotangents: Sequence[Tensor]) -> list[Tensor]:  # fmt: skip
-    """Gradients of the inputs and state parts that are floating-point, in order."""
-    made = _op(op)
+                  cotangents: Sequence[Tensor],
+                  needs: Sequence[bool] | None = None) -> list[Tensor]:  # fmt: skip
+    """Gradients of the inputs and state parts that are floating-point, in order; empty tensors for
+    those that do not need one."""
+    made, due = _op(op), _floating(inputs, state)
+    needs = [True] * len(due) if needs is None else needs
     with torch.no_grad():
         launcher = made._find(_values(made, names, inputs), stateful, step, cu_seqlens)
         found = _gradients(launcher, inputs, cu_seqlens, _given(fields, state, pos), cotangents,
-                           len(made.spec.output))  # fmt: skip
+                           len(made.spec.output), needs)  # fmt: skip
     passed = [*inputs, *state, *cotangents]
-    due = _floating(inputs, state)
-    for i, (x, like) in enumerate(zip(found, due, strict=True)):
-        x = torch.zeros_like(like) if x is None else x
+    for i, (x, like, need) in enumerate(zip(found, due, needs, strict=True)):
+        x = x if need and x is not None else torch.zeros_like(like) if need else _absent(like)
         found[i] = _own(x, [*passed, *found[:i]] if x.numel() else [])
     return found
 
 
 def _gradients(launcher: Launcher, inputs: Sequence[Tensor], cu_seqlens: Tensor | None,
-               given: State | None, cotangents: Sequence[Tensor], n: int) -> list[Any]:  # fmt: skip
+               given: State | None, cotangents: Sequence[Tensor], n: int,
+               needs: Sequence[bool]) -> list[Any]:  # fmt: skip
     """Of the floating-point inputs, then of S and z where a state was given."""
+    asked = iter(needs)
+    of_inputs = [x.is_floating_point() and next(asked) for x in inputs]
     layout = launcher.cell.layout
     lengths = [] if cu_seqlens is None else [cu_seqlens]
     entering: tuple[Tensor, ...] = ()
     due = list(cotangents[:n])
     if layout is not None:
         entering, pos = launcher.entering(given)
-        launcher.backward_program()
-        launcher.reach(pos, back=True)
+        launcher.reach(pos, launcher.backward_of((*of_inputs, *_rest(lengths, entering))))
         S, z = cotangents[n], cotangents[n + 1] if layout.normalised else None
         last = entering[1] if layout.ids is not None else None
         due.append(layout.join(State(S, z, last, None, 0))[0])
     tensors = [*inputs, *lengths, *entering]
-    made = launcher.backward(tensors, due, [x.is_floating_point() for x in tensors])
+    made = launcher.backward(tensors, due, (*of_inputs, *_rest(lengths, entering)))
     found: list[Any] = [g for x, g in zip(inputs, made, strict=False) if x.is_floating_point()]
     if given is None or layout is None:
         return found
@@ -211,12 +216,19 @@ def _gradients(launcher: Launcher, inputs: Sequence[Tensor], cu_seqlens: Tensor 
     return [*found, parts.S, *([parts.z] if layout.normalised else [])]
 
 
+def _rest(lengths: Sequence[Tensor], entering: Sequence[Tensor]) -> list[bool]:
+    """Which tensors behind the inputs take gradients."""
+    return [x.is_floating_point() for x in (*lengths, *entering)]
+
+
 @call_backward.register_fake
 def _(op: str, names: str, inputs: Sequence[Tensor], cu_seqlens: Tensor | None, fields: str,
       state: Sequence[Tensor], pos: int, stateful: bool, step: bool,
-      cotangents: Sequence[Tensor]) -> list[Tensor]:  # fmt: skip
-    return [torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            for x in _floating(inputs, state)]  # fmt: skip
+      cotangents: Sequence[Tensor],
+      needs: Sequence[bool] | None = None) -> list[Tensor]:  # fmt: skip
+    due = _floating(inputs, state)
+    return [torch.empty(x.shape, dtype=x.dtype, device=x.device) if need else _absent(x)
+            for x, need in zip(due, needs or [True] * len(due), strict=True)]  # fmt: skip
 
 
 def _floating(inputs: Sequence[Tensor], state: Sequence[Tensor]) -> list[Tensor]:
@@ -237,9 +249,13 @@ def _backward(ctx: Any, cotangents: Sequence[Tensor]) -> tuple[Any, ...]:
     inputs, state, lengths = (list(ctx.saved_tensors[a:b]) for a, b in
                               ((0, n), (n, n + m), (n + m, None)))  # fmt: skip
     due = [x for x in cotangents if x.is_floating_point()]
-    made = iter(torch.ops.smac.call_backward(op, names, inputs, lengths[0] if lengths else None,
-                                             fields, state, pos, stateful, step, due))  # fmt: skip
-    tensors, parts = ([next(made) if x.is_floating_point() else None for x in xs]
+    asked = (*ctx.needs_input_grad[2], *ctx.needs_input_grad[5])
+    needs = [need for x, need in zip((*inputs, *state), asked, strict=True)
+             if x.is_floating_point()]  # fmt: skip
+    made = torch.ops.smac.call_backward(op, names, inputs, lengths[0] if lengths else None, fields,
+                                        state, pos, stateful, step, due, needs)  # fmt: skip
+    found = iter(x if need else None for x, need in zip(made, needs, strict=True))
+    tensors, parts = ([next(found) if x.is_floating_point() else None for x in xs]
                       for xs in (inputs, state))  # fmt: skip
     return None, None, tensors, None, None, parts, None, None, None
 

@@ -46,6 +46,7 @@ def reproducer(made: Case, plans: tuple[Plan, Plan], found: str, tolerance: floa
         device="cuda" if torch.device(made.job.device).type == "cuda" else "cpu",
         sizes=" ".join(f"{a}={n}" for a, n in made.job.sizes.items() if a != "S"),
         name=f"{spec.name}_op" if taken else spec.name, names=parameters,
+        frozen=list(plans[1].frozen),
         draws=[_line(axes, kind, sizes, dtypes[n])
                for n, axes, kind in kinds(r.spec, r.mask, made.way)],
     )  # fmt: skip

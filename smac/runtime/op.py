@@ -129,19 +129,21 @@ class Op:
     def plan(self, *, dtype: str | torch.dtype | None = None,
              device: str | torch.device | None = None, backward: bool = False,
              state: bool = False, sequences: int = 0, absent: tuple[str, ...] = (),
-             **sizes: int) -> Plan:  # fmt: skip
+             frozen: tuple[str, ...] = (), **sizes: int) -> Plan:  # fmt: skip
         """What would run at `sizes`; those left out come from the spec's [sizes], B is 1.
 
-        `sequences`: how many lie packed along T (a call with cu_seqlens); 0 for none.
+        `sequences`: how many lie packed along T (a call with cu_seqlens); 0 for none. `frozen`:
+        inputs that a backward makes no gradient of (in a call: those that do not require one).
         `device`: a row of the device table ("h100", "cpu", …), or "cuda" for this machine's; by
         default the target's own device. `dtype` of the operands: by default float32 on the CPU,
         bfloat16 elsewhere. No GPU is needed.
         """
-        return self._plan(sizes, dtype, device, backward, state, absent, sequences)
+        return self._plan(sizes, dtype, device, backward, state, absent, sequences, frozen)
 
     def _plan(self, sizes: Mapping[str, int], dtype: str | torch.dtype | None,
               device: str | torch.device | None, backward: bool, state: bool,
-              absent: tuple[str, ...], sequences: int = 0) -> Plan:  # fmt: skip
+              absent: tuple[str, ...], sequences: int = 0,
+              frozen: tuple[str, ...] = ()) -> Plan:  # fmt: skip
         if device is None and self.options.target != "auto":
             device = "cpu" if self.options.target == "torch" else "cuda"
         row = devices.named(device)
@@ -150,7 +152,7 @@ class Op:
         name = devices.dtype_named(dtype or usual)
         plan = planned(self.spec, self.options, sizes, name, row, target,
                        backward=backward, state=state, absent=frozenset(absent),
-                       sequences=sequences)  # fmt: skip
+                       sequences=sequences, frozen=frozenset(frozen))  # fmt: skip
         here = torch.device("cpu" if device_row(row).kind == "cpu" else "cuda")
         if self.options.tune == "off" or row != devices.row(here):
             return plan
@@ -159,10 +161,11 @@ class Op:
         return recalled(plan, self.options, here) or plan
 
     def source(self, target: str | None = None, *, absent: tuple[str, ...] = (),
-               state: bool = False, sequences: int = 0, dtype: str | torch.dtype | None = None,
+               frozen: tuple[str, ...] = (), state: bool = False, sequences: int = 0,
+               dtype: str | torch.dtype | None = None,
                device: str | torch.device | None = None, **sizes: int) -> str:  # fmt: skip
         """The generated source as text: the forward program, then the backward one."""
-        return self._source(target, sizes, dtype, device, state, absent, sequences).text
+        return self._source(target, sizes, dtype, device, state, absent, sequences, frozen).text
 
     def source_path(self, target: str | None = None, *, absent: tuple[str, ...] = (),
                     state: bool = False, dtype: str | torch.dtype | None = None,
@@ -173,11 +176,12 @@ class Op:
 
     def _source(self, target: str | None, sizes: Mapping[str, int],
                 dtype: str | torch.dtype | None, device: str | torch.device | None, state: bool,
-                absent: tuple[str, ...], sequences: int = 0) -> Source:  # fmt: skip
+                absent: tuple[str, ...], sequences: int = 0,
+                frozen: tuple[str, ...] = ()) -> Source:  # fmt: skip
         from smac.runtime.export import source
 
         op = self._retargeted(target)
-        plans = [op._plan(sizes, dtype, device, b, state, absent, sequences)
+        plans = [op._plan(sizes, dtype, device, b, state, absent, sequences, frozen)
                  for b in (False, True)]  # fmt: skip
         precision = self.options.precision_in(plans[0].request.dtype)
         return source(plans[0], plans[1], precision)

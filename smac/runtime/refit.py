@@ -115,12 +115,13 @@ class Refitted(Op):
 
     def _plan(self, sizes: Mapping[str, int], dtype: str | torch.dtype | None,
               device: str | torch.device | None, backward: bool, state: bool,
-              absent: tuple[str, ...], sequences: int = 0) -> Plan:  # fmt: skip
+              absent: tuple[str, ...], sequences: int = 0,
+              frozen: tuple[str, ...] = ()) -> Plan:  # fmt: skip
         own = {a: n for a, n in sizes.items() if a != "W"}
         if "T" not in own:
             own["T"] = min(dict(self.spec.sizes).get("T", self.made.horizon), self.made.horizon)
         self._fits(own["T"])
-        plan = super()._plan(own, dtype, device, backward, state, absent, sequences)
+        plan = super()._plan(own, dtype, device, backward, state, absent, sequences, frozen)
         return replace(plan, fits=self.made.fits,
                        asked=specialise(self.outer.spec, frozenset(absent)))  # fmt: skip
 

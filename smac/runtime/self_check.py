@@ -94,18 +94,17 @@ class Check:
 
     def _tiny(self, launcher: Launcher, runnable: Runnable) -> Tiny:
         backward = runnable is not launcher.runnable
-        plan = launcher.backward_plan if backward else launcher.plan
-        assert plan is not None
+        plan = launcher.plan_of(runnable)
         r = plan.request
         options = {**asdict(self.options), "tune": "off", "target": launcher.target}
         dtypes = {n: str(x.dtype).removeprefix("torch.") for n, x in self.given.items()}
         tiny = tiny_sizes(dict(r.sizes), plan.chunk, r.spec.groups, self.spec.levels)
         job = Job(str(self.spec), options, tiny, dtypes, str(launcher.cell.device), r.state,
-                  min(r.sequences, 2), backward)  # fmt: skip
+                  min(r.sequences, 2), backward, list(plan.frozen))  # fmt: skip
         first = case(job)  # compiled while the truth is found
         small = first.launcher(_like(plan))
-        small.compile(small.backward_program() if backward else small.runnable,
-                      first.tensors(small))  # fmt: skip
+        tensors = first.tensors(small)
+        small.compile(first.runnable(small, tensors), tensors)
         # The truth on the CPU: no library of the GPU is loaded for a tiny product.
         return Tiny(small, *truth(job, on="cpu"))
 
@@ -128,13 +127,14 @@ class Check:
         found = (f"{name}: the kernels of its {program} are wrong on {device} ({with_versions}): "
                  f"{wrong}, on random input at {sizes}")  # fmt: skip
         limit = tolerance(launcher.plan.request.dtype, self.options.precision, made.job.backward)
-        text = reproducer(made, self._plain_plans(launcher, made), f"{found}.", limit)
+        text = reproducer(made, self._plain_plans(launcher, runnable, made), f"{found}.", limit)
         path = write(f"{name}_{program}_{runnable.source.digest[:12]}", text)
         return CodegenError(f"{found}. This is a bug of the compiler or of SMAC: please report it "
                             f"with {path}, which shows it. Until then compile with target='torch' "
                             f"or another order; {VARIABLE}=0 runs the kernels as they are")
 
-    def _plain_plans(self, launcher: Launcher, made: Case) -> tuple[Plan, Plan]:
+    def _plain_plans(self, launcher: Launcher, runnable: Runnable,
+                     made: Case) -> tuple[Plan, Plan]:  # fmt: skip
         """Forward and backward plans of the tiny case without states, as they were chosen."""
         r = launcher.plan.request
         absent = frozenset(i.name for i in self.spec.inputs if i.name not in self.given)
@@ -142,9 +142,12 @@ class Check:
         def plan(backward: bool) -> Plan:
             own = planned(self.spec, replace(self.options, tune="off"), made.job.sizes, r.dtype,
                           r.device, r.target, backward=backward, state=False,
-                          absent=absent)  # fmt: skip
-            chosen = launcher.backward_plan if backward else launcher.plan
-            return own if chosen is None else replanned(own, chosen.config)
+                          absent=absent, frozen=frozenset(made.job.frozen))  # fmt: skip
+            of_backward = runnable is not launcher.runnable
+            if backward and not of_backward:
+                return own
+            chosen = launcher.plan_of(runnable) if backward else launcher.plan
+            return replanned(own, chosen.config)
 
         return plan(False), plan(True)
 

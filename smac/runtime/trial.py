@@ -37,9 +37,9 @@ def say(**message: Any) -> None:
 def compiled(made: Case, config: Config) -> None:
     """Compile what `config` would launch."""
     launcher = made.launcher(in_config(config, made.job.backward))
-    runnable = launcher.backward_program() if made.job.backward else launcher.runnable
+    tensors = made.tensors(launcher)
     with compiling():
-        launcher.compile(runnable, made.tensors(launcher))
+        launcher.compile(made.runnable(launcher, tensors), tensors)
 
 
 def tried(made: Case, exact: Any, config: Config) -> tuple[str, float | None]:

@@ -82,7 +82,8 @@ class Tuner:
         r = plan.request
         dtypes = {n: str(d).removeprefix("torch.") for n, d in self.dtypes.items()}
         return Job(str(self.spec), {**asdict(self.options), "tune": "off"}, dict(r.sizes), dtypes,
-                   str(self.device), r.state, r.sequences, r.backward)  # fmt: skip
+                   str(self.device), r.state, r.sequences, r.backward,
+                   list(plan.frozen))  # fmt: skip
 
 
 def recalled(plan: Plan, options: Options, device: torch.device) -> Plan | None:
@@ -106,6 +107,7 @@ def key(plan: Plan, options: Options, device: torch.device) -> Key:
     return {
         "smac": __version__, "spec": (plan.asked or r.spec).digest, "target": r.target,
         "direction": "backward" if r.backward else "forward", "dtype": r.dtype, "state": r.state,
+        "frozen": " ".join(plan.frozen),
         "sequences": 2 ** max(r.sequences - 1, 0).bit_length() if r.sequences else 0,
         "sizes": " ".join(f"{a}={n}" for a, n in sizes.items()), "forced": " ".join(forced),
         "precision": options.precision, "device": device_name(device), **versions(),

@@ -29,6 +29,7 @@ class Cell:
 
     `state`: an initial state is passed and the final one compared. `special`: log decays hold −inf,
     −50, 0 and values above 0. `mixed`: inputs without T are float32 beside a 16-bit operand type.
+    `frozen`: inputs that take no gradient.
     """
 
     target: str
@@ -43,6 +44,7 @@ class Cell:
     mixed: bool = True
     extra: str = "none"
     seed: int = 0
+    frozen: tuple[str, ...] = ()
 
     def size(self, axis: str) -> int:
         """The length of `axis`."""
@@ -144,9 +146,12 @@ def cells(spec: Spec, target: str, order: str, dtype: str, chunk: int, state: bo
             shared = 2 if any(sizes.get(g) == 2 for g in spec.groups) else 1
             sizes["H"] = shared * pick(st.integers(1, 2))
         absent = tuple(n for n in optional_inputs(spec) if pick(st.booleans()))
+        names = [i.name for i in spec.inputs]
+        frozen = tuple(n for n in names if pick(st.sampled_from((False, False, False, True))))
         return Cell(target, order, dtype, complete(spec, sizes), absent,
                     pick(st.sampled_from(LAYOUTS)), chunk, state and pick(st.booleans()),
                     pick(st.booleans()), pick(st.booleans()),
-                    pick(st.sampled_from(EXTRAS[:-1])), pick(st.integers(0, 99)))  # fmt: skip
+                    pick(st.sampled_from(EXTRAS[:-1])), pick(st.integers(0, 99)),
+                    frozen if len(frozen) < len(names) else ())  # fmt: skip
 
     return draw()

@@ -180,7 +180,8 @@ def _linear(spec: Spec, made: Recipe) -> tuple[str, ...]:
 
 
 def draw(spec: Spec, cell: Cell, made: Recipe, device: str = "cpu") -> dict[str, Tensor | None]:
-    """The inputs of a cell in its dtype and layout; float inputs are leaves of a graph."""
+    """The inputs of a cell in its dtype and layout; floats that it does not freeze are leaves of a
+    graph."""
     sizes = dict(cell.sizes)
     sizes["S"] = sizes.get("T", 0)
     g = torch.Generator().manual_seed(cell.seed)
@@ -195,7 +196,7 @@ def draw(spec: Spec, cell: Cell, made: Recipe, device: str = "cpu") -> dict[str,
             x = x.to(torch.float32 if low else dtype)
         x = laid_out(x, cell.layout).to(device)
         inputs[item.name] = None if item.name in cell.absent else x.detach().requires_grad_(
-            x.is_floating_point())  # fmt: skip
+            x.is_floating_point() and item.name not in cell.frozen)  # fmt: skip
     return inputs
 
 

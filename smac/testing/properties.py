@@ -266,8 +266,10 @@ def packed(trial: Trial, stateful: bool) -> None:
     inputs = {n: x if x is None or "B" not in spec.input(n).axes
               else x.detach().narrow(spec.input(n).axes.index("B"), 0, 1)
               for n, x in trial.inputs.items()}  # fmt: skip
-    inputs = {n: x if x is None else x.detach().requires_grad_(x.is_floating_point())
-              for n, x in inputs.items()}  # fmt: skip
+    for n, given in trial.inputs.items():
+        x = inputs[n]
+        if x is not None and given is not None:
+            inputs[n] = x.detach().requires_grad_(given.requires_grad)
     more: dict[str, Any] = {"cu_seqlens": ends}
     start = None
     if stateful:

@@ -32,7 +32,7 @@ def lengths(op: Any, sizes: dict[str, int]) -> Any:
 
 
 def source_of(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool,
-              schedule: str | None) -> str:  # fmt: skip
+              schedule: str | None, frozen: tuple[str, ...] = ()) -> str:  # fmt: skip
     """A digest of the program that a cell runs, as it is for an H100; `schedule`: of packed
     sequences."""
     import hashlib
@@ -42,7 +42,7 @@ def source_of(spec: str, order: str, dtype: str, sizes: dict[str, int], state: b
     found = dict(lengths(op, sizes))
     if not state:  # then as many levels are walked as T has
         found.pop(op.spec.levels, None)
-    text = op.source(dtype=dtype, device="h100", **how, **found)
+    text = op.source(dtype=dtype, device="h100", frozen=frozen, **how, **found)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -53,7 +53,7 @@ def chunk_of(order: str) -> int | None:
 
 def trial_of(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedule: str = "auto",
              chunk: int | None = None, state: bool = False, special: bool = False,
-             seed: int = 0) -> Any:  # fmt: skip
+             seed: int = 0, frozen: tuple[str, ...] = ()) -> Any:  # fmt: skip
     """The op and its inputs on the GPU, where what a kernel fails to write is NaN, not luck.
 
     `spec`: a name or TOML text; `order` may be a schedule."""
@@ -67,19 +67,19 @@ def trial_of(spec: str, order: str, dtype: str, sizes: dict[str, int], *, schedu
     torch.utils.deterministic.fill_uninitialized_memory = True
     op = op_of(spec, order, schedule, chunk)
     cell = Cell("triton", SCHEDULES.get(order, order), dtype, lengths(op, sizes), layout="strided",
-                state=state, special=special, seed=seed)  # fmt: skip
+                state=state, special=special, seed=seed, frozen=frozen)  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Trial(op, cell, recipe(op.spec), device)
 
 
 def values(spec: str, order: str, dtype: str, sizes: dict[str, int], state: bool,
-           special: bool) -> dict[str, Any]:  # fmt: skip
+           special: bool, frozen: tuple[str, ...] = ()) -> dict[str, Any]:  # fmt: skip
     """Errors of values and gradients, and the same bits of both in two more runs."""
     import torch
 
     from smac.testing.properties import ours, values_and_gradients
 
-    trial = trial_of(spec, order, dtype, sizes, state=state, special=special)
+    trial = trial_of(spec, order, dtype, sizes, state=state, special=special, frozen=frozen)
     found, steep = values_and_gradients(trial)
     one, two = (ours(trial) for _ in range(2))
     if not all(torch.equal(a, b) for k in range(2) for a, b in zip(one[k], two[k], strict=True)):

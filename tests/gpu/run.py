@@ -39,11 +39,12 @@ ORDERS = {
     "retnet": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "toeplitz": ("quadratic", "fft"),
     "multiscale": ("chunked", "chunks", "quadratic", "linear"),
-    "gla": ("chunked", "linear", "quadratic"), "cosformer": ("chunked", "quadratic", "linear"),
-    "xpos": ("auto", "chunked", "chunks", "quadratic", "linear"),
+    "gla": ("chunked", "linear", "quadratic"),
+    "cosformer": ("chunked", "segmented", "quadratic", "linear"),
+    "xpos": ("auto", "chunked", "chunks", "segmented", "quadratic", "linear"),
     "semiseparable2": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "log_linear": ("chunked", "chunks", "quadratic"),
-    "gamma_memory": ("chunked", "chunks", "quadratic", "linear"),
+    "gamma_memory": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "global_filter": ("quadratic", "fft"),
     "hydra": ("chunked", "chunks", "segmented", "quadratic", "linear"),
     "lion": ("chunked", "quadratic", "linear"),
@@ -71,13 +72,15 @@ L = "semiseparable(log_decay = logsigmoid(g))"
 y = "{y}"
 """
 #: Specs that are not shipped, and the orders that they are here for: a mask per value channel, and
-#: one per state channel of a group, with a normaliser; more lanes than programs have at once; a
-#: mask without gradients, whose backward is sweeps alone.
+#: one per state channel of a group, with a normaliser; more lanes than programs have at once;
+#: masks without gradients, whose backward is sweeps alone, one of them for its inputs are frozen.
 MORE = {"per_value": ("chunked", "linear", "quadratic"),
         "grouped_gla": ("chunked", "linear", "quadratic"),
         "fixed_wave": ("chunked", "chunks", "segmented", "quadratic", "linear"),
         "nine_decays": ("chunks", "quadratic"),
-        "causal": ("chunked", "chunks", "segmented")}
+        "causal": ("chunked", "chunks", "segmented"),
+        "fixed_decay": ("chunked", "chunks", "segmented", "quadratic", "linear")}
+FROZEN: dict[str, tuple[str, ...]] = {"fixed_decay": ("g",)}
 TEXTS = {
     "per_value": _PER_CHANNEL.format(name="per_value", heads="H", gate="H P", mask="TSP",
                                      Q="q / sqrt(size(N))", y="silu(Y)"),
@@ -95,6 +98,8 @@ TEXTS = {
     "causal": _PER_CHANNEL.format(name="causal", heads="G", gate="H", mask="TS",
                                   Q="q / sqrt(size(N))", y="Y * sigmoid(g)").replace(
         "semiseparable(log_decay = logsigmoid(g))", "causal()"),
+    "fixed_decay": _PER_CHANNEL.format(name="fixed_decay", heads="G", gate="H", mask="TS",
+                                       Q="q / sqrt(size(N))", y="Y"),
 }  # fmt: skip
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 #: Specs whose templates others exercise in every type: the narrowest and the widest will do.
@@ -122,6 +127,9 @@ LARGE = (
     ("ssd", "segmented", {"B": 1, "T": 5000, "H": 8, "G": 1, "N": 128, "P": 64}),
     *(("causal", order, {"B": 1, "T": t, "H": 8, "G": 8, "N": 128, "P": 128})
       for order, t in (("chunked", 1024), ("segmented", 5000))),
+    *(("fixed_decay", order, {"B": 1, "T": t, "H": 8, "G": g, "N": n, "P": p})
+      for order, t in (("chunked", 1024), ("segmented", 5000), ("chunks", 1024))
+      for g, n, p in ((8, 128, 128), (2, 128, 64))),
     ("retnet", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("retnet", "chunks", {"B": 1, "T": 1024, "H": 4, "N": 128, "P": 128}),
     ("multiscale", "chunked", {"B": 1, "T": 1024, "H": 4, "N": 64, "P": 64}),
@@ -186,7 +194,8 @@ def refusal(spec: str, order: str, dtype: str) -> str | None:
         have = {a for i in op.spec.inputs for a in i.axes}
         sizes = {a: n for a, n in sizes_of(spec).items() if a in have}
         for backward in (False, True):
-            op.plan(dtype=dtype, device="h100", backward=backward, **sizes)
+            op.plan(dtype=dtype, device="h100", backward=backward,
+                    frozen=FROZEN.get(spec, ()), **sizes)  # fmt: skip
     except smac.PlanError as e:
         return str(e).removeprefix(f"{spec}: ")
     return None
@@ -238,7 +247,8 @@ def run(cell: Cell) -> dict[str, Any]:
     import measure
 
     spec, order, dtype, sizes, state, schedule = cell
-    source = measure.source_of(TEXTS.get(spec, spec), order, dtype, sizes, state, schedule)
+    source = measure.source_of(TEXTS.get(spec, spec), order, dtype, sizes, state, schedule,
+                               FROZEN.get(spec, ()))  # fmt: skip
     if (known := _verified().get(_key(name_of(cell)))) and known.get("source") == source:
         return known
     return {**measured(cell), "source": source}
@@ -253,7 +263,8 @@ def measured(cell: Cell) -> dict[str, Any]:
     # Masks per channel by states: the hard decays too, resets among them.
     special = spec in ("gla", "rwkv6") and order != "quadratic"
     start = time.time()
-    found = (measure.values(text, order, dtype, sizes, state, special) if schedule is None else
+    found = (measure.values(text, order, dtype, sizes, state, special, FROZEN.get(spec, ()))
+             if schedule is None else
              measure.packed(text, order, dtype, sizes, state, schedule))  # fmt: skip
     return {**name_of(cell), **found, "seconds": round(time.time() - start, 1)}
 

@@ -131,10 +131,11 @@ class Carry:
     "C" for segments in order of time, H, R, N, P); `restores` instead reads the states that an
     earlier kernel saved. `against` names states that another carry saved: where the sweep enters a
     segment, their product with its own, summed over N, goes to the buffer `met` (axes batch, "C",
-    H, R, P); a carry with `met` and `restores` reads it there.
+    H, R, P); a carry with `met` and `restores` reads it there. `blank`: of the states that are
+    restored, or met, the one that enters the first segment (in reverse the last) is 0.
     Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
-    N, P) and `spans` the log2 decay across it (batch, SEG, H, R); `enters` names the states from
-    which the segments start.
+    N, P), the last one's only where there is a `final`, and `spans` the log2 decay across it
+    (batch, SEG, H, R); `enters` names the states from which the segments start.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Carry:
     leaves: str | None = None
     spans: str | None = None
     enters: str | None = None
+    blank: bool = False
     upper: bool = False
 
 

@@ -23,6 +23,7 @@ from smac.codegen.triton_sweeps import (
     lane_sums,
     lane_texts,
     length,
+    live,
 )
 from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
@@ -60,8 +61,10 @@ def restored(d: Draft, k: Kernel, lane: LaneIR, at: Frame) -> dict[str, object]:
     text: dict[str, object] = {"states": None, "adjoints": None, "met": None}
     if forward is not None and lane.carried:
         text["states"] = saved_state(d, forward, state, 0)
+        text["states_live"] = live(forward, forward.reverse)
     if reverse is not None and lane.carried:
         text["adjoints"] = saved_state(d, reverse, state, 0)
+        text["adjoints_live"] = live(reverse, reverse.reverse)
         if reverse.met is not None:
             text["met"] = d.scope.address(reverse.met, column, 1)[0]
     return text

@@ -129,7 +129,11 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
              [state_texts(d, carry, contracted, 0) | turn.texts(d, carry.reverse)])  # fmt: skip
     x = {**sides_texts(contracted, kept, tail, carry.reverse), "lanes": lanes, "rounded": False,
          "read": None, "row": None, "row_scale": None}  # fmt: skip
-    x["split"] = k.walk.split
+    x["split"], x["saves"] = k.walk.split, carry.saves is not None
+    # An empty sequence among packed ones has no last chunk.
+    x["saving"] = x["saves"] and not (k.reads or carry.final or carry.leaves or d.scope.packed)
+    x["live"] = live(carry, not carry.reverse)  # of what the other carry saved on its way
+    x["idle"] = _idle(carry)
     x["touches"] = any((carry.initial, carry.final, carry.saves, carry.leaves, carry.enters))
     x["left"], x["right"] = d.core(c_name, side_c), d.core(k_name, side_k)
     x["col"], x["col_scale"] = d.weights((c_name, k_name), t)
@@ -141,6 +145,21 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     walked = {contracted: "DC", kept: "BK"}
     evenness(d, walked, tail)
     return d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
+
+
+def live(c: Carry, reverse: bool) -> str | None:
+    """Whether the state that enters a chunk on a way through time may be other than 0, as text;
+    None where any may."""
+    if not c.blank:
+        return None
+    return "i_chunk + 1 < tl.cdiv(n_T, C)" if reverse else "i_chunk > 0"
+
+
+def _idle(carry: Carry) -> str | None:
+    """The segment that nobody follows, where segments are swept for what they leave behind."""
+    if carry.leaves is None or carry.final is not None:
+        return None
+    return "0" if carry.reverse else "tl.cdiv(n_T, SPAN) - 1"
 
 
 def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:
@@ -309,7 +328,7 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
     if carry.spans is not None:
         span = d.scope.address(carry.spans, {SEG: frame[SEG]} | lanes, 0)[0]
     return {"initial": pointer(carry.initial or carry.enters),
-            "final": pointer(carry.final or carry.leaves), "span": span,
+            "final": pointer(carry.leaves or carry.final), "span": span,
             "saves": pointer(carry.saves), "against": pointer(carry.against),
             "met": met}  # fmt: skip
 

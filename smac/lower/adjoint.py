@@ -142,7 +142,8 @@ def parallel(order: Order) -> Backward:
     reads: tuple[Read, ...] = (READ_DV,) if p.learned(p.v) else ()
     first = [order.kernel(f"states{named(kv)}", (p.k, p.v), (replace(kv, saves="saved.KV"),),
                           reverse=kv.reverse) for kv, _ in sides_of(order)]  # fmt: skip
-    restored = [replace(kv, initial=None, restores="saved.KV") for kv, _ in sides_of(order)]
+    restored = [replace(kv, initial=None, restores="saved.KV", blank=blank(p, kv))
+                for kv, _ in sides_of(order)]  # fmt: skip
     if needs_y(dy):
         if order.in_turn:  # no sweep reads Y: chunks do, behind their states
             steps, first = [*first], []
@@ -160,11 +161,13 @@ def parallel(order: Order) -> Backward:
         states.append(Buffer(met, (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
     carries: tuple[Carry, ...] = ()
     for i, (_, qg) in enumerate(sides_of(order)):
-        sweep = replace(qg, saves="saved.QG", against=met and "saved.KV", met=met)
+        sweep = replace(qg, saves="saved.QG", against=met and "saved.KV", met=met,
+                        blank=restored[i].blank)  # fmt: skip
         steps += first[i : i + 1]
         steps.append(order.kernel(f"adjoints{named(qg)}", (p.q, dy), (sweep,), reverse=qg.reverse))
         carries = (*carries, restored[i],
-                   replace(qg, initial=None, final=None, restores="saved.QG", met=met))  # fmt: skip
+                   replace(qg, initial=None, final=None, restores="saved.QG", met=met,
+                           blank=blank(p, qg)))  # fmt: skip
     operands = (p.q, p.k, p.v, dy)
     wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
     due = tuple(r for r, v in ((READ_DQ, p.q), (READ_DK, p.k)) if p.learned(v))
@@ -174,6 +177,11 @@ def parallel(order: Order) -> Backward:
               replace(deep, stores=input_stores(order, only=ours)))  # fmt: skip
     steps += [k for k in stored if k.stores]
     return Backward(tuple(steps), (*scratch, *states))
+
+
+def blank(p: Parts, carry: Carry) -> bool:
+    """Whether `carry` starts from nothing, once: packed sequences start anywhere."""
+    return carry.initial is None and not p.packed
 
 
 def pointwise(name: str, stores: tuple[Store, ...]) -> Kernel:

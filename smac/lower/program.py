@@ -11,6 +11,7 @@ from smac.lower import two_sided
 from smac.lower.adjoint import (
     Backward,
     apart,
+    blank,
     in_segments,
     output_stores,
     parallel,
@@ -59,7 +60,8 @@ def forward(plan: Plan) -> Program:
                                    (replace(kv, saves="saved.KV"),), reverse=kv.reverse)
                       for kv in both)  # fmt: skip
         scratch = (saved_states(p, "saved.KV", "state" if channel else "operand"),)
-        carries = tuple(replace(kv, initial=None, final=None, restores="saved.KV") for kv in both)
+        carries = tuple(replace(kv, initial=None, final=None, restores="saved.KV",
+                                blank=blank(p, kv)) for kv in both)  # fmt: skip
         kernel = order.kernel("forward", (p.q, p.k, p.v), carries, (READ_Y,))
         steps = (*steps, replace(kernel, stores=output_stores(p)))
     else:

@@ -52,7 +52,8 @@ def _sweeps(k: Kernel) -> bool:
 def _entering(k: Kernel, c: Carry, states: str, spans: str, final: str | None) -> tuple[Step, ...]:
     """What each segment adds to the state of `c`, and the states that enter them."""
     lanes = {n for x in k.lanes for n in (x.decay, x.reset, x.read, x.write)}
-    alone = Carry(c.name, c.left, c.right, c.reverse, leaves=states, spans=spans, upper=c.upper)
+    alone = Carry(c.name, c.left, c.right, c.reverse, final=final, leaves=states, spans=spans,
+                  upper=c.upper)  # fmt: skip
     values = tuple(v for v in k.values if v.name in lanes | {c.left, c.right})
     tail = any(v.tail is not None for v in values if v.name == c.right)
     of = f"{c.name}{named(c)}"

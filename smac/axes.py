@@ -23,6 +23,8 @@ POSITIONS = frozenset({"T", "S", "W"})
 SEQ = "SEQ"
 #: Segments of T that are walked side by side, where programs allow for it.
 SEG = "SEG"
+#: Tiles of N that programs of one kernel take side by side.
+TILE = "TILE"
 
 
 @dataclass(frozen=True, slots=True)

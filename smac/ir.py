@@ -45,6 +45,7 @@ from dataclasses import dataclass
 
 from smac.axes import SEG as SEG  # re-exported: buffers speak of them
 from smac.axes import SEQ as SEQ
+from smac.axes import TILE as TILE
 from smac.expr import Expr
 from smac.masks.base import Support
 from smac.plan.config import OWN, Tiles
@@ -130,9 +131,10 @@ class Carry:
     buffer that keeps the state with which the sweep enters each segment of the walk (axes batch,
     "C" for segments in order of time, H, R, N, P); `restores` instead reads the states that an
     earlier kernel saved. `against` names states that another carry saved: where the sweep enters a
-    segment, their product with its own, summed over N, goes to the buffer `met` (axes batch, "C",
-    H, R, P); a carry with `met` and `restores` reads it there. `blank`: of the states that are
-    restored, or met, the one that enters the first segment (in reverse the last) is 0.
+    segment, or they are restored side by side, their product with its own, summed over N tile by
+    tile, goes to the buffer `met` (axes batch, "C", H, R, TILE, P); a carry with `met` and
+    `restores` alone reads it there. `blank`: of the states that are restored, or met, the one that
+    enters the first segment (in reverse the last) is 0.
     Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
     N, P), the last one's only where there is a `final`, and `spans` the log2 decay across it
     (batch, SEG, H, R); `enters` names the states from which the segments start.

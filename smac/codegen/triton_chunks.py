@@ -119,6 +119,11 @@ def _launch(host: Host, name: str, k: Kernel, rows: Mapping[Row, str], natural: 
     ahead = "1" if k.lane_grads or many else "2 if op.itemsize == 2 else 1"
     trains = k.lane_grads or "d.V" in own
     warps = _SUMMED[1] if summed else WIDE_WARPS if trains else 4
+    if any(c.against for c in k.carries):
+        host.tiles = f"triton.cdiv(n_N, {d.constants['DN']})" if split else "1"
+        host.ensure(next(c.met for c in k.carries if c.met))
+    elif k.lane_grads and not k.in_turn:
+        d.scalars["met_tiles"] = host.tiles
     template = "turns" if k.in_turn else "chunks"
     host.launch(replace(d.finish(template, x), warps=warps, stages=ahead))
     for buffer, texts in terms.items():

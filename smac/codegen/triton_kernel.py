@@ -20,10 +20,10 @@ from smac.codegen.triton_packed import LENGTHS, packed_grid
 from smac.codegen.triton_tiles import Frame, Ix, Scope, spread
 from smac.errors import CodegenError
 from smac.expr import ONE, Expr, Name, substitute
-from smac.ir import SEG, SEQ, Kernel, Value
+from smac.ir import SEG, SEQ, TILE, Kernel, Value
 
 #: Axes that a program of a kernel does not own one position of.
-WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I", SEG})
+WALKED = frozenset({"T", "S", "W", "N", "P", "R", "C", "I", SEG, TILE})
 #: The rows of a chunk, and the chunk: how vectors over the rows of chunks are read.
 ROW: Frame = {"C": Ix("i_chunk", section=1), "I": Ix("o_i", 0, None, 1, "C")}
 #: Functions of functions.py.jinja that templates call.

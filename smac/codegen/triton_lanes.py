@@ -28,7 +28,7 @@ from smac.codegen.triton_sweeps import (
 from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Name
-from smac.ir import Carry, Kernel, LaneGrad, LaneIR
+from smac.ir import TILE, Carry, Kernel, LaneGrad, LaneIR
 from smac.plan.tokens import COLUMNS, SEGMENT
 
 
@@ -58,7 +58,7 @@ def restored(d: Draft, k: Kernel, lane: LaneIR, at: Frame) -> dict[str, object]:
     column: Frame = {"P": Ix("o_p", 0, "m_p", 0), "C": Ix("i_chunk"), **at}
     carries: dict[tuple[str, bool], Carry] = {(c.name, c.upper): c for c in k.carries}
     forward, reverse = (carries.get((n, lane.upper)) for n in ("KV", "QG"))
-    text: dict[str, object] = {"states": None, "adjoints": None, "met": None}
+    text: dict[str, object] = {"states": None, "adjoints": None, "met": None, "meets": False}
     if forward is not None and lane.carried:
         text["states"] = saved_state(d, forward, state, 0)
         text["states_live"] = live(forward, forward.reverse)
@@ -66,7 +66,10 @@ def restored(d: Draft, k: Kernel, lane: LaneIR, at: Frame) -> dict[str, object]:
         text["adjoints"] = saved_state(d, reverse, state, 0)
         text["adjoints_live"] = live(reverse, reverse.reverse)
         if reverse.met is not None:
-            text["met"] = d.scope.address(reverse.met, column, 1)[0]
+            text["meets"] = meets = reverse.against is not None
+            own = "i_n" if any(i == "i_n" for i, _, _ in d.grid) else "0"
+            tile = {TILE: Ix(own if meets else "0" if k.in_turn else "i_tile")}
+            text["met"] = d.scope.address(reverse.met, {**column, **tile}, 1)[0]
     return text
 
 

@@ -121,7 +121,8 @@ def _note_states(host: Host, k: Kernel) -> None:
         for name in (c.initial, c.final, c.saves, c.restores, c.leaves, c.enters):
             if name is not None and tail:
                 host.extra_columns[name] = 1
-        for name in (c.final, c.saves, c.met, c.leaves, c.spans):
+        met = None if c.restores else c.met  # chunks know how many tiles of N they have
+        for name in (c.final, c.saves, met, c.leaves, c.spans):
             if name is not None:
                 host.ensure(name)
 

@@ -31,7 +31,7 @@ from smac.codegen.triton_rows import Row, lane_sum
 from smac.codegen.triton_tiles import Frame, Ix, Scope, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
-from smac.ir import SEG, Carry, Kernel, LaneIR, Read
+from smac.ir import SEG, TILE, Carry, Kernel, LaneIR, Read
 from smac.plan.tokens import SEGMENT
 
 DOT = {"ACC": "TYPES[acc]", "OP": "TYPES[op]", "PRECISION": "PRECISION"}
@@ -322,7 +322,7 @@ def state_texts(d: Draft, carry: Carry, contracted: str, lane: int) -> dict[str,
     met = None
     if carry.against is not None and carry.met is not None:
         column = {a: x for a, x in frame.items() if a != contracted}
-        column[kept] = Ix("o_k", 0, "m_k", 0)
+        column |= {kept: Ix("o_k", 0, "m_k", 0), TILE: Ix("0")}
         met = d.scope.address(carry.met, column, 1)[0]
     span = None
     if carry.spans is not None:

@@ -18,7 +18,7 @@ from smac.codegen.triton_kernel import FAR, Launch, Layout, identifier
 from smac.codegen.triton_tiles import Tensor
 from smac.errors import CodegenError
 from smac.expr import names
-from smac.ir import SEG, SEQ, Buffer, Join, Kernel, Program, Store, Value
+from smac.ir import SEG, SEQ, TILE, Buffer, Join, Kernel, Program, Store, Value
 from smac.plan.config import Tiles
 
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
@@ -55,6 +55,7 @@ class Host:
     extra_columns: dict[str, int] = field(default_factory=dict)
     chunk: str = ""
     segments: str = ""
+    tiles: str = "1"
     lanes: int = 1
     made: set[str] = field(default_factory=set)
     count: int = 0
@@ -106,6 +107,8 @@ class Host:
             return self.chunk
         if axis == SEG:
             return self.segments
+        if axis == TILE:
+            return self.tiles
         more = self.extra_columns.get(state or "", 0)
         return f"n_{axis} + {more}" if more and axis == "P" else f"n_{axis}"
 
@@ -287,7 +290,7 @@ def places(p: Program) -> tuple[Buffer, ...]:
 
 def layout_of(p: Program) -> Layout:
     """Batch axes stand before T; what is neither known nor before T is a group of H."""
-    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEG, SEQ, "ENDS")
+    known = ("T", "S", "W", "H", "N", "P", "R", "C", SEG, SEQ, TILE, "ENDS")
     batch: dict[str, None] = {}
     for b in p.buffers:
         if "T" in b.axes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from smac.derive import diff
 from smac.expr import ZERO, Expr, Name, names
-from smac.ir import Buffer, Carry, Kernel, Read, Step, Store, Value, Walk
+from smac.ir import TILE, Buffer, Carry, Kernel, Read, Step, Store, Value, Walk
 from smac.lower.direct import direct
 from smac.lower.kernels import Order
 from smac.lower.mask_values import canonical
@@ -156,13 +156,17 @@ def parallel(order: Order) -> Backward:
     elif stores_need_y(p):
         reads = (READ_Y, *reads)
     states = [saved_states(p, n, "operand") for n in ("saved.KV", "saved.QG")]
+    due = tuple(r for r, v in ((READ_DQ, p.q), (READ_DK, p.k)) if p.learned(v))
     met = "met" if order.mask_uses() else None
-    if met:  # a decay that crosses a whole chunk: ⟨S, G⟩, while G is on chip
-        states.append(Buffer(met, (*p.spec.batch, "C", "H", "R", "P"), "acc", "scratch"))
+    if met:  # a decay that crosses a whole chunk: ⟨S, G⟩, while both are on chip
+        states.append(Buffer(met, (*p.spec.batch, "C", "H", "R", TILE, "P"), "acc", "scratch"))
+    beside = met is not None and len(due) == 2 and not order.in_turn
+    against = met and "saved.KV"
     carries: tuple[Carry, ...] = ()
     for i, (_, qg) in enumerate(sides_of(order)):
-        sweep = replace(qg, saves="saved.QG", against=met and "saved.KV", met=met,
-                        blank=restored[i].blank)  # fmt: skip
+        sweep = replace(qg, saves="saved.QG")
+        if not beside:
+            sweep = replace(sweep, against=against, met=met, blank=restored[i].blank)
         steps += first[i : i + 1]
         steps.append(order.kernel(f"adjoints{named(qg)}", (p.q, dy), (sweep,), reverse=qg.reverse))
         carries = (*carries, restored[i],
@@ -170,11 +174,12 @@ def parallel(order: Order) -> Backward:
                            blank=blank(p, qg)))  # fmt: skip
     operands = (p.q, p.k, p.v, dy)
     wide = order.kernel("grad_v", operands, carries, reads, mask_grads=True)
-    due = tuple(r for r, v in ((READ_DQ, p.q), (READ_DK, p.k)) if p.learned(v))
-    deep = order.kernel("grad_qk", operands, carries, due)
+    deep = order.kernel("grad_qk", operands, tuple(
+        replace(c, against=against if beside else None, met=met if beside else None)
+        if c.name == "QG" else c for c in carries), due)  # fmt: skip
     ours = frozenset(("d.Q", "d.K"))
-    stored = (replace(wide, stores=input_stores(order, without=ours)),
-              replace(deep, stores=input_stores(order, only=ours)))  # fmt: skip
+    stored = (replace(deep, stores=input_stores(order, only=ours)),
+              replace(wide, stores=input_stores(order, without=ours)))  # fmt: skip
     steps += [k for k in stored if k.stores]
     return Backward(tuple(steps), (*scratch, *states))
 

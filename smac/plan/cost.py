@@ -201,7 +201,7 @@ def _triton(x: Shape, back: bool, order: str, C: int, schedule: str, dots: tuple
     if like == "chunks":  # then a chunk is a program
         given, sweeps = x.given * x.item, (1 + back) * x.sides
         programs *= (kept or 1) if x.in_turn else 1
-        first = Work((), 0, (("operands", sweeps * given), ("states", (2 * back + 1) * states)),
+        first = Work((), 0, (("operands", sweeps * given), ("states", (1 + back) * states)),
                      sweeps, 0, programs, sweeps * fitted.state_step * pieces / max(segments, 1),
                      before=entering, like=like)  # fmt: skip
         traffic += [("gradients", given * back), ("states", (4 if back else 1) * states)]

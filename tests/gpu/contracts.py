@@ -222,8 +222,8 @@ def programs() -> Found:
 
 
 def large() -> Found:
-    """More than 2³¹ elements of V: along T in chunks, along B in every order, both ways. In parallel
-    chunks as many of states."""
+    """More than 2³¹ elements of V: along T in chunks, along B in every order, both ways; of states
+    too, in parallel chunks."""
     long = {"sweep": 16, "chunks": 64}
     cases = [(way, 2**19 + 256, 1, long[way]) for way in WAYS if way in long]
     cases += [(way, 64, 2**13 + 2, 16) for way in WAYS]

@@ -50,6 +50,8 @@ SPILLS: dict[tuple[str, str], str] = {
     ("ssd_chunkedchunks", "backward_grad_v"): _SCORES,
     ("sequences_ssd_chunkedchunks", "backward_grad_v"): _SCORES,
     ("many_ssd_chunkedchunks", "backward_grad_v"): _SCORES,
+    ("many_ssd_chunkedchunks", "backward_grad_qk"):
+        "56 bytes at N = 64: two gradients, the sum of weights and ⟨S, G⟩ in float32",
     ("many_mamba3_chunkedchunks", "backward_grad_qk"):
         "72 bytes: two gradients [64, 128] and the sum of weights in float32, states of two lanes",
     ("ssd_chunkedsweep", "backward_grad_k"): _STATE + "; by 3.9 alone",

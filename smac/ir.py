@@ -134,7 +134,7 @@ class Carry:
     H, R, P); a carry with `met` and `restores` reads it there.
     Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
     N, P) and `spans` the log2 decay across it (batch, SEG, H, R); `enters` names the states from
-    which the segments start.
+    which the segments start. `closed`: no state comes in, goes out or is kept for another kernel.
     """
 
     name: str
@@ -150,6 +150,7 @@ class Carry:
     leaves: str | None = None
     spans: str | None = None
     enters: str | None = None
+    closed: bool = False
     upper: bool = False
 
 

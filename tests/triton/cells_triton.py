@@ -300,6 +300,11 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
     for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere", "plain"):
         add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
+    # Numbers beside K and Q go into states that others see, and wait for a read in all others.
+    add("numbers-segmented-float64", "numbers", "segmented", T=70, **MANY)
+    add("numbers-segmented-state", "numbers", "segmented", T=70, state=True)
+    add("numbers-chunked-state", "numbers", "chunked", state=True)
+    add("numbers-chunked-packed", "numbers", "chunked", ends=(0, 37, 37, 38, 71))
     add("plain-segmented-T1", "plain", "segmented", T=1, state=True)
     add("document_causal-segmented-state", "document_causal", "segmented", state=True, T=70)
     add("plain_both_ways-segmented-float64", "plain_both_ways", "segmented", T=70)

@@ -144,7 +144,8 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         x["stores"] = read_stores(d, read, targets, side_k, kept, 2)
     walked = {contracted: "DC", kept: "BK"}
     evenness(d, walked, tail)
-    return d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
+    launch = d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
+    return replace(launch, deep=read is not None and k.walk.chunk >= 64)
 
 
 def evenness(d: Draft, walked: Mapping[str, str], tail: bool) -> None:

@@ -137,7 +137,8 @@ class Carry:
     enters the first segment (in reverse the last) is 0.
     Under a split walk: `leaves` keeps what each segment makes of no state (axes batch, SEG, H, R,
     N, P), the last one's only where there is a `final`, and `spans` the log2 decay across it
-    (batch, SEG, H, R); `enters` names the states from which the segments start.
+    (batch, SEG, H, R); `enters` names the states from which the segments start. `closed`: no state
+    comes in, goes out or is kept for another kernel.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Carry:
     spans: str | None = None
     enters: str | None = None
     blank: bool = False
+    closed: bool = False
     upper: bool = False
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import smac
+from smac.codegen import emit
 from smac.errors import PlanError
 from smac.expr import ONE
 from smac.ir import Carry, Kernel, LaneGrad, LaneIR, Program, Read, Scan, Walk
@@ -210,6 +211,34 @@ def test_factors_of_one_lane_go_into_operands_where_an_order_goes_by_lanes() -> 
     assert by_lanes.lanes == (LaneIR("a0"),)
     (by_entry,) = kernels(forward(plan(text, "quadratic")))
     assert values(by_entry)["Q"] == "q / sqrt(size(N))  B T H N"
+
+
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("schedule", ["sweep", "segmented"])
+def test_a_number_beside_q_waits_for_reads_unless_others_see_the_state(
+        schedule: str, state: bool) -> None:  # fmt: skip
+    """dK and dV sweep Q ⊗ dY: of raw operands, where nobody else has that state."""
+    text = """
+smac = 1
+name = "numbers"
+[inputs]
+q = "B T H N"
+k = "B T H N"
+v = "B T H P"
+[contraction]
+equation = "TN,SN,SP,TS->TP"
+Q = "q / sqrt(size(N))"
+K = "k"
+V = "v"
+L = "causal()"
+[output]
+y = "Y"
+"""
+    op = smac.compile(text, target="triton", order="chunked", chunk=64, schedule=schedule)
+    sizes = {"T": 65536, "H": 4, "N": 64, "P": 64}
+    made = emit(backward(op._plan(sizes, None, "h100", True, state, ())), "triton").text
+    assert ("b_col0 = b_in0 * (1 / tl.sqrt(" in made) == state
+    assert ("nothing reads what it adds" in made) == (schedule == "segmented")
 
 
 def test_a_factor_of_each_value_is_refused() -> None:

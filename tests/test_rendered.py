@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from drawn import BY_FFT, CHUNKED, SPECS, STATEFUL
@@ -43,3 +46,19 @@ def test_functions_have_no_holes(folder: Path) -> None:
         body = path.read_text("utf-8").split("\ndef forward(")[1]
         assert "\n\n\n\n" not in body, path.name
         assert "    \n" not in body, path.name
+
+
+@pytest.mark.parametrize(("rows", "whole", "kept", "deep", "chip", "due"), [
+    (64, 128, 64, True, 227, 4), (64, 128, 64, False, 227, 3), (64, 128, 64, True, 163, 3),
+    (64, 64, 64, True, 227, 3),  # two programs share an SM
+    (64, 256, 64, True, 227, 1), (64, 128, 128, True, 227, 2),
+])  # fmt: skip
+def test_a_program_alone_on_its_sm_has_one_load_more_in_flight(
+        rows: int, whole: int, kept: int, deep: bool, chip: int, due: int) -> None:  # fmt: skip
+    text = smac.compile("ssd", target="triton").source(target="triton")
+    known: dict[str, Any] = {"on_chip": lambda: chip * 1024}
+    (stages,) = (f for f in ast.parse(text).body
+                 if isinstance(f, ast.FunctionDef) and f.name == "stages")  # fmt: skip
+    exec(ast.unparse(stages), known)
+    assert known["stages"](SimpleNamespace(itemsize=2), rows, whole, kept, deep) == due
+    assert known["stages"](SimpleNamespace(itemsize=4), rows, whole, kept, deep) == 1

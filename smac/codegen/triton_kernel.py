@@ -67,6 +67,8 @@ class Launch:
     helpers: frozenset[str]
     warps: int | str = 4
     stages: str = ""
+    #: Whether its loop may have one load more in flight than others do (module.py.jinja).
+    deep: bool = False
     #: Programs that run at once, where each has scratch of its own; "": all of them.
     at_once: str = ""
     #: Whether products and sums may be rounded once, together.

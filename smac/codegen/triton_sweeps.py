@@ -128,23 +128,29 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     lanes = (lanes_texts(d, k, carry, contracted, {"T": t}) if turn is None else
              [state_texts(d, carry, contracted, 0) | turn.texts(d, carry.reverse)])  # fmt: skip
     x = {**sides_texts(contracted, kept, tail, carry.reverse), "lanes": lanes, "rounded": False,
-         "read": None, "row": None, "row_scale": None}  # fmt: skip
-    x["split"], x["saves"] = k.walk.split, carry.saves is not None
+         "read": None, "split": k.walk.split}  # fmt: skip
+    x["saves"] = carry.saves is not None
     # An empty sequence among packed ones has no last chunk.
     x["saving"] = x["saves"] and not (k.reads or carry.final or carry.leaves or d.scope.packed)
     x["live"] = live(carry, not carry.reverse)  # of what the other carry saved on its way
     x["idle"] = _idle(carry)
     x["touches"] = any((carry.initial, carry.final, carry.saves, carry.leaves, carry.enters))
     x["left"], x["right"] = d.core(c_name, side_c), d.core(k_name, side_k)
-    x["col"], x["col_scale"] = d.weights((c_name, k_name), t)
+    x["col"], col_scale = d.weights((c_name, k_name), t)
+    x["decays"] = any(n["keeps"] and (n["constant"] or n["sum"]) for n in lanes)
+    row, row_scale = (None, None) if read is None else d.weights((read.operand,), t)
+    if carry.closed or not x["touches"]:
+        # A number that columns have waits until rows read the state: what goes in is raw then.
+        row_scale, col_scale = " * ".join(filter(None, (row_scale, col_scale))) or None, None
+    x["row"], x["row_scale"], x["col_scale"] = row, row_scale, col_scale
     if read is not None:
         x["operand"] = d.core(read.operand, side_c)
-        x["row"], x["row_scale"] = d.weights((read.operand,), t)
         x["read"] = identifier(read.out)
         x["stores"] = read_stores(d, read, targets, side_k, kept, 2)
     walked = {contracted: "DC", kept: "BK"}
     evenness(d, walked, tail)
-    return d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
+    launch = d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
+    return replace(launch, deep=read is not None and k.walk.chunk >= 64)
 
 
 def live(c: Carry, reverse: bool) -> str | None:

@@ -24,7 +24,7 @@ from smac.plan.config import Tiles
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
-    r"rows|columns|stages|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
+    r"rows|columns|stages|on_chip|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
     r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|broad|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|shares|of_shares|"
     r"(forward|backward)\w*)"
 )
@@ -309,7 +309,8 @@ def _warps(k: Launch, tuned: Tiles) -> int | str:
 
 def _stages(k: Launch, tuned: Tiles) -> str:
     """Loads in flight: as asked for, or as many as fit, and no more than tuned."""
-    fit = f"stages({', '.join(['op', *_tile(dict(k.constants))])})"
+    tile = [*_tile(dict(k.constants)), *(["deep=True"] if k.deep else [])]
+    fit = f"stages({', '.join(['op', *tile])})"
     return k.stages or (f"min({fit}, {tuned.stages})" if tuned.stages else fit)
 
 

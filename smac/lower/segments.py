@@ -22,6 +22,8 @@ def split(p: Parts, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Bu
     segments is found once for each product that is carried."""
     sweeps = [k for k in steps if isinstance(k, Kernel) and _sweeps(k)]
     finals = {(c.name, c.upper): c.final for k in sweeps for c in k.carries if c.final is not None}
+    shown = {(c.name, c.upper) for k in sweeps for c in k.carries
+             if any((c.initial, c.final, c.saves, c.against, c.met))}  # fmt: skip
     made: set[tuple[str, bool]] = set()
     scratch: list[Buffer] = []
     found: list[Step] = []
@@ -32,6 +34,7 @@ def split(p: Parts, steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Bu
         (carry,) = step.carries
         key, of = (carry.name, carry.upper), f"{carry.name}{named(carry)}"
         states, spans = f"enters.{of}", f"spans.{of}"
+        carry = replace(carry, closed=key not in shown)
         if key not in made:
             batch = (*p.spec.batch, SEG, "H", "R")
             scratch += [Buffer(states, (*batch, "N", "P"), "acc", "scratch"),
@@ -53,7 +56,7 @@ def _entering(k: Kernel, c: Carry, states: str, spans: str, final: str | None) -
     """What each segment adds to the state of `c`, and the states that enter them."""
     lanes = {n for x in k.lanes for n in (x.decay, x.reset, x.read, x.write)}
     alone = Carry(c.name, c.left, c.right, c.reverse, final=final, leaves=states, spans=spans,
-                  upper=c.upper)  # fmt: skip
+                  closed=c.closed, upper=c.upper)  # fmt: skip
     values = tuple(v for v in k.values if v.name in lanes | {c.left, c.right})
     tail = any(v.tail is not None for v in values if v.name == c.right)
     of = f"{c.name}{named(c)}"

@@ -279,6 +279,13 @@ def by_heads(spec: str, order: str, **sizes: int) -> float:
     return error if any(found) else math.inf
 
 
+def columns_first(spec: str, order: str, **sizes: object) -> float:
+    """A cell in float64 whose reads have columns before rows, as those of 16-bit types do."""
+    with rewritten("return dtype.itemsize == 2 and planned < 64", "return True") as found:
+        error = cell(spec, order, **sizes)  # type: ignore[arg-type]
+    return error if any(found) else math.inf
+
+
 def cells() -> dict[str, Callable[[], float]]:
     """Every cell by name."""
     made: dict[str, Callable[[], float]] = {}
@@ -300,6 +307,14 @@ def cells() -> dict[str, Callable[[], float]]:
         add(f"{spec}-chunks-state", spec, "chunks", state=True)
     for spec in ("ssd", "packed_ssd", "three_lanes", "retnet", "groups_everywhere", "plain"):
         add(f"{spec}-segmented-state", spec, "segmented", state=True, **MANY)
+    # Numbers beside K and Q go into states that others see, and wait for a read in all others.
+    add("numbers-segmented-float64", "numbers", "segmented", T=70, **MANY)
+    add("numbers-segmented-state", "numbers", "segmented", T=70, state=True)
+    add("numbers-chunked-state", "numbers", "chunked", state=True)
+    add("numbers-chunked-packed", "numbers", "chunked", ends=(0, 37, 37, 38, 71))
+    for spec, order in (("numbers", "chunked"), ("numbers", "segmented"), ("ssd", "chunked"),
+                        ("three_lanes", "chunked"), ("mamba3", "segmented")):  # fmt: skip
+        made[f"{spec}-{order}-turned"] = partial(columns_first, spec, order, T=40)
     add("plain-segmented-T1", "plain", "segmented", T=1, state=True)
     add("document_causal-segmented-state", "document_causal", "segmented", state=True, T=70)
     add("plain_both_ways-segmented-float64", "plain_both_ways", "segmented", T=70)

@@ -89,6 +89,8 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("quadratic", "chunked")),
     # Masks without gradients, whose backward is sweeps alone.
     "plain": (spec("causal()"), ("chunked",)),
+    "numbers": (spec("causal()").replace('"q"', '"q / sqrt(size(N))"').replace('"k"', '"-3 * k"'),
+                ("chunked",)),
     "plain_both_ways": (
         spec("document(ids) * (causal() + strict(transpose(causal())))", 'ids = "B T"\n',
              y="tanh(Y / 8) * v", axes='G = "group of H"\nF = "group of H"',

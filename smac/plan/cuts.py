@@ -10,8 +10,8 @@ from smac.plan.shape import Shape
 
 #: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
 VALUE_TILE, RESIDENT, _STAGES = 64, 2, 2
-#: Rows of a chunk in a sweep that turns its products; segments whose join takes no time.
-TURNED_ROWS, _FEW = 32, 16
+#: Rows of a chunk in a sweep that turns its products.
+TURNED_ROWS = 32
 
 
 def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
@@ -29,13 +29,11 @@ def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
 
 def span_tokens(x: Shape, device: Device, chunk: int) -> int:
     """Tokens of a segment of a triton sweep: a power of two of chunks, so many that the programs
-    of all segments fill the GPU once. Half as long if products turn, for then as many programs
-    again share an SM in the pass before, which makes states alone; but not in more than a few
-    segments, which are joined one behind the other."""
+    of all segments fill the GPU once; twice if products turn, for then as many again share an SM
+    in the pass before, which makes states alone."""
     programs = x.batch * x.all_heads * -(-x.p // VALUE_TILE)
-    segments = max(1, device.units * RESIDENT // max(programs, 1))
-    if turns("segmented", chunk, x.item):
-        segments = max(segments, min(2 * segments, _FEW))
+    resident = RESIDENT * (2 if turns("segmented", chunk, x.item) else 1)
+    segments = max(1, device.units * resident // max(programs, 1))
     pieces = max(1, -(-x.T // chunk))
     return int(chunk * 2 ** (-(-pieces // segments) - 1).bit_length())
 

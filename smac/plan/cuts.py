@@ -29,11 +29,9 @@ def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:
 
 def span_tokens(x: Shape, device: Device, chunk: int) -> int:
     """Tokens of a segment of a triton sweep: a power of two of chunks, so many that the programs
-    of all segments fill the GPU once; twice if products turn, for then as many again share an SM
-    in the pass before, which makes states alone."""
+    of all segments fill the GPU once."""
     programs = x.batch * x.all_heads * -(-x.p // VALUE_TILE)
-    resident = RESIDENT * (2 if turns("segmented", chunk, x.item) else 1)
-    segments = max(1, device.units * resident // max(programs, 1))
+    segments = max(1, device.units * RESIDENT // max(programs, 1))
     pieces = max(1, -(-x.T // chunk))
     return int(chunk * 2 ** (-(-pieces // segments) - 1).bit_length())
 

@@ -58,7 +58,8 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     rows, cols = along("row", "o_i", 0, "R"), along("col", "o_j", 1, "C")
     side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
     x: dict[str, object] = {"contracted": contracted, "kept": kept, "channel": k.channel,
-                            "read": identifier(read.out), "reverse": carry.reverse}  # fmt: skip
+                            "read": identifier(read.out), "reverse": carry.reverse,
+                            "row": None, "scale": None}  # fmt: skip
     at: Frame = {str(k.channel): Ix("i_n", None, None, 2)}
     if k.channel == contracted:  # then operands are read channel by channel too
         x["operand_n"] = d.operand(read.operand, {"T": rows, **at}, cast=False)
@@ -68,8 +69,11 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     if k.channel:
         x["operand"] = d.operand(read.operand, {"T": rows, contracted: side_c})
     else:
-        x["operand"] = _scaled(d, read.operand, (c_name, k_name), rows,
-                               {"T": rows, contracted: side_c})
+        # As it is in memory: a product takes it from there, and not through registers, whose loads
+        # have Hopper's products wait for one another. Its factors act on entries and on sums.
+        x["operand"] = d.core(read.operand, {"T": rows, contracted: side_c})
+        x["row"] = d.vector((read.operand,), rows)
+        x["scale"] = d.numbers((read.operand, c_name, k_name))
     _bodies(d, k, x, rows, cols, {c_name: {contracted: side_c}, k_name: {kept: side_k}})
     x["begin"], x["end"] = band(k.support, "first_row", "R", by_row=not carry.reverse)
     # Rows that have all columns before them: the last are the longest, and start first.
@@ -78,20 +82,13 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     return d.finish("tiles", x, warps=f"max(4, {height} // 16)")
 
 
-def _scaled(d: Draft, name: str, others: tuple[str, ...], rows: Ix, frame: Frame) -> str:
-    """A program's own operand with its factors, and with those of the others that are numbers."""
-    row, scale = d.weights((name,), rows)
-    _, more = d.weights(others, rows)
-    factors = [f"({row})[:, None]" if row else None, scale, more]
-    return f"({' * '.join(f for f in (d.core(name, frame, cast=False), *factors) if f)}).to(OP)"
-
-
 def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
             operands: Mapping[str, Frame]) -> None:  # fmt: skip
     """Texts of tiles: of those at the band's edges and at the end of T, and of the others."""
     assert k.entry is not None
     channel: Frame = {} if k.channel is None else {k.channel: Ix("i_n", None, None, 2)}
     core = d.operand if k.channel else d.core
+    scale = str(x["scale"]) if x["scale"] else None
     made: list[Entry] = []
 
     def body(at: Ix, within: Support | None) -> dict[str, object]:
@@ -102,7 +99,7 @@ def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
         made.append(Entry(d, {"t": t, "s": s}, channel, within, tile_lags(at.section), SHAPE))
         left, right = (core(n, {"T": down, **own}) for n, own in operands.items())
         return {"masked": within is None, "left": left, "right": right,
-                "entry": real(made[-1].text(k.entry)),
+                "entry": real(made[-1].text(k.entry, scale)),
                 "col": None if k.channel else d.weights(tuple(operands), down)[0]}  # fmt: skip
 
     # Made by lag, an entry is 0 outside of the band at no cost: its edges need no masks.

@@ -12,7 +12,7 @@ from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
 from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_fft import convolution
-from smac.codegen.triton_gathers import gather, tile_side
+from smac.codegen.triton_gathers import Lags, gather, tile_sides
 from smac.codegen.triton_join import join
 from smac.codegen.triton_kernel import carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
@@ -289,7 +289,14 @@ def _gathers(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tup
     """Launch a kernel a gather; answer the stores over what they were put in."""
     raw: dict[str, Expr] = {}
     for i, g in enumerate(k.gathers):
-        raw[g.out] = Name(_gather(host, f"{name}_{g.pattern}_{i}", k, g))
+        made = _gather(host, f"{name}_{g.pattern}_{i}", k, g)
+        read = {s.expr for s in stores if g.out in names(s.expr)}
+        if "_h" in host.known[made].axes and read != {Name(g.out)}:  # not only added up
+            axes = tuple(a for a in host.known[made].axes if a != "_h")
+            whole = host.fresh("raw", host.canonical(set(axes)))
+            host.lines.append(f"{whole} = {host.summed(made, host.known[whole].axes)}")
+            made = whole
+        raw[g.out] = Name(made)
     return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in stores)
 
 
@@ -299,35 +306,37 @@ def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
     base = value(k, g.base)
     along = "W" if g.pattern == "lag" and "W" in base.axes else "T"
     axes = host.canonical({*owned, along, *("S" if g.pattern == "entry" else "")})
+    if g.pattern == "lag":
+        return _lags(host, name, k, g, tuple(a for a in axes if a != along), along)
     out = host.fresh("raw", axes)
     if g.pattern == "cut":
         return _cut(host, name, k, g, out, axes)
     covers = g.pattern in ("all", "col", "row") and not (g.index and _form(g.index[0]).const)
     host.allocate(out, "acc", fill="empty" if covers else "zeros")
-    if g.pattern != "lag":
-        host.launch(gather(k, g, name, host.layout, host.known, out, None))
-        return out
-    rows = tile_side(k, g)
-    host.helpers.add("broad")
-    rest = tuple(a for a in axes if a != along)
-    parts = host.fresh("tiles", ("_d", *rest, "_h", "_x"))
+    host.launch(gather(k, g, name, host.layout, host.known, out, None))
+    return out
+
+
+def _lags(host: Host, name: str, k: Kernel, g: Gather, rest: tuple[str, ...], along: str) -> str:
+    """Sums along diagonals of tiles, for each of the axes `rest`. A lag lies in several diagonals,
+    each of which has a place of its own for it along _h: stores add these up."""
+    rows, cols = tile_sides(k, g)
+    parts = host.fresh("tiles", ("_h", *rest, along))
+    low, high = f"1 - triton.cdiv(n_T, {cols})", f"(n_T - 1) // ({rows}) * (({rows}) // ({cols}))"
     support = k.support
-    last = f"triton.cdiv(n_T, {rows}) - 1"
-    low, high = f"-({last})", last
     if support is not None and support.lo is not None:
-        low = f"max({low}, -(-({support.lo} - {rows} + 1) // {rows}))"
+        low = f"max({low}, -(-({support.lo} - {rows} + 1) // {cols}))"
     if support is not None and support.hi is not None:
-        high = f"min({high}, ({support.hi} + {rows} - 1) // {rows})"
-    host.lines.append(f"first = {low}")
-    host.lines.append(f"n_diagonals = max({high} - first + 1, 0)")
-    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), "2", rows])
-    host.launch(gather(k, g, name, host.layout, host.known, parts, None))
+        high = f"min({high}, ({support.hi} + {cols} - 1) // {cols})"
+    host.lines += [f"first = {low}", f"n_diagonals = max({high} - first + 1, 0)"]
+    shape = [f"({rows}) // ({cols}) + 1", *(host.size(a) for a in rest), host.size(along)]
+    host.allocate(parts, "acc", shape, fill="zeros")
     f = _form(g.index[0])
     shift = " + ".join([str(f.const), *(f"{c} * {host.size(a)}" for a, c in f.sizes)])
-    host.helpers.add("fold_lags")
-    host.lines.append(f"fold_lags({parts}, first, {out}.movedim({axes.index(along)}, 0), "
-                      f"{f.t}, {shift})")  # fmt: skip
-    return out
+    lags = Lags(along, f.t, shift, host.size(along))
+    host.helpers.add("tall")
+    host.launch(gather(k, g, name, host.layout, host.known, parts, None, lags))
+    return parts
 
 
 def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str, ...]) -> str:

@@ -104,7 +104,8 @@ def _texts(w: Gathering) -> dict[str, object]:
     _, col_scale = d.weights((w.kv.left, w.kv.right), cols)
     scales = [s for s in (row_scale, col_scale) if s and k.channel is None]
     x: dict[str, object] = {"channel": k.channel, "reverse": False, "inside": d.inside,
-                            "whole": None, "scale": " * ".join(scales), "height": height}  # fmt: skip
+                            "whole": None, "scale": " * ".join(scales),
+                            "height": height}  # fmt: skip
     x["weight"] = w.weight = _weight(w)
     x["edge"] = _tile(w, rows, cols, None)
     support = FULL if k.support is None or w.weight or by_lags(g.weight) else k.support
@@ -190,8 +191,8 @@ def _visits(w: Gathering, within: Support | None) -> dict[str, object]:
         end = "tl.cdiv(tl.maximum(tl.minimum(n_T, n_T + i_diagonal * C), 0), R)"
         x |= {"row": "i_tile * R", "col": "(i_tile * R - i_diagonal * C)",
               "sign": "-" if w.lags.sign < 0 else ""}
-        at = {"_h": Ix("i_part"), w.lags.axis: Ix("o_at", 0, "((o_at >= 0) & (o_at < count))")}
-        x["stores"] = [_plain(d, w.out, "b_part", at)]
+        there = Ix("o_at", 0, "((o_at >= 0) & (o_at < count))")
+        x["stores"] = [_plain(d, w.out, "b_part", {"_h": Ix("i_part"), w.lags.axis: there})]
     elif g.pattern == "cut":
         x["stores"] = [_plain(d, w.out, "b_total", {"T": own})]
     elif g.pattern != "entry":

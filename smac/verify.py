@@ -64,6 +64,9 @@ def _kernel(program: Program, k: Kernel, known: set[str]) -> None:
         _hold(r.carry in carries, program, f"{at}: read '{r.out}' of unknown carry '{r.carry}'")
         _hold(r.operand in values, program, f"{at}: read '{r.out}' by unknown '{r.operand}'")
         _hold(r.over in ("N", "P"), program, f"{at}: read '{r.out}' over '{r.over}'")
+    sides = Counter((r.carry, r.over) for r in k.reads)
+    for (carry, over), times in sides.items() if k.kind == "tiles" else ():
+        _hold(times == 1, program, f"{at}: {times} reads of carry '{carry}' over '{over}'")
     for lane in k.lanes:
         for n in (lane.decay, lane.reset, lane.read, lane.write):
             _hold(n is None or n in values, program, f"{at}: lane of unknown value '{n}'")

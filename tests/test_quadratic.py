@@ -5,6 +5,9 @@ The kernels' numbers are tests/triton's.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 import smac
@@ -57,10 +60,11 @@ def test_products_of_positions_take_64_bits() -> None:
     assert not narrow(call("pow", T_POS, Num(3)))
 
 
-def stores(spec: str, **sizes: int) -> dict[str, list[str]]:
+def stores(spec: str, device: str = "h100", dtype: str = "bfloat16",
+           **sizes: int) -> dict[str, list[str]]:  # fmt: skip
     """What each kernel of a backward stores."""
     op = smac.compile(spec, target="triton", order="quadratic")
-    plan = op.plan(dtype="bfloat16", device="h100", backward=True, **sizes)
+    plan = op.plan(dtype=dtype, device=device, backward=True, **sizes)
     return {k.name: [s.buffer for s in k.stores] for k in backward(plan).steps
             if isinstance(k, Kernel)}  # fmt: skip
 
@@ -68,8 +72,42 @@ def stores(spec: str, **sizes: int) -> dict[str, list[str]]:
 def test_kernels_store_gradients_of_inputs_where_nothing_is_summed() -> None:
     """Each head's own; shared operands go through scratch, and are summed behind it."""
     found = stores("toeplitz", B=2, T=256, H=4, N=64, P=64)
-    assert found == {"grad_q": ["grad.q"], "grad_k": ["grad.k"], "grad_v": ["grad.v"],
+    assert found == {"grad_q": ["grad.q"], "grad_kv": ["grad.v", "grad.k"],
                      "grad_mask": ["d.m0.0"], "grad_inputs": ["grad.h"]}  # fmt: skip
     shared = stores("ssd", B=2, T=64, H=4, N=64, P=64, G=2)
-    assert shared["grad_k"] == ["d.K"]
+    assert shared["grad_kv"] == ["d.V", "d.K"]
     assert shared["grad_q"] == ["d.Q"]
+
+
+PAIRED, ALONE = ["grad_kv"], ["grad_k", "grad_v"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "asked", "expected"),
+    [
+        ("toeplitz", {}, PAIRED),
+        ("toeplitz", {"N": 33, "P": 5}, PAIRED),
+        ("toeplitz", {"N": 128}, ALONE),
+        ("toeplitz", {"P": 65}, ALONE),
+        ("toeplitz", {"dtype": "float32"}, ALONE),
+        ("toeplitz", {"dtype": "float32", "N": 32, "P": 32}, PAIRED),
+        ("toeplitz", {"device": "a100"}, ALONE),  # operands pass through registers there
+        ("linear_attention", {"P": 63}, PAIRED),
+        ("linear_attention", {"P": 64}, ALONE),  # the normaliser's column is the 65th
+        ("gla", {}, ALONE),  # a mask per channel
+    ],
+)
+def test_k_and_v_share_a_kernel_that_holds_all_columns_of_both(
+    spec: str, asked: dict[str, Any], expected: list[str]
+) -> None:
+    found = stores(spec, **{"B": 1, "T": 64, "H": 2, "N": 64, "P": 64, **asked})
+    assert [n for n in found if n in (*PAIRED, *ALONE)] == expected
+
+
+def test_a_programs_own_operand_is_read_as_it_lies_in_memory() -> None:
+    """Computed, it passes through registers, and Hopper's products wait for one another."""
+    op = smac.compile("toeplitz", target="triton", order="quadratic")
+    text = op.source(target="triton", dtype="bfloat16", device="h100")
+    assert "b_operand = r_q.to(OP)" in text
+    read, *_ = re.findall(r"b_entry = tl\.reshape\((.*?)\[R, C\]\)", text, re.DOTALL)
+    assert "tl.sqrt(tl.full((), n_N, ACC))" in read

@@ -67,6 +67,8 @@ BROKEN: dict[str, Callable[[], Program]] = {
     K + "read 'Y' of unknown carry 'QG'": lambda: with_kernel(reads=(Read("Y", "QG", "Q", "N"),)),
     K + "read 'Y' by unknown 'R'": lambda: with_kernel(reads=(Read("Y", "KV", "R", "N"),)),
     K + "read 'Y' over 'T'": lambda: with_kernel(reads=(Read("Y", "KV", "Q", "T"),)),
+    K + "2 reads of carry 'KV' over 'N'": lambda: with_kernel(
+        kind="tiles", entry=Name("a0"), reads=(KERNEL.reads[0], Read("d.V", "KV", "Q", "N"))),
     K + "lane of unknown value 'a9'": lambda: with_kernel(lanes=(LaneIR("a9"),)),
     K + "gradient of lane 3": lambda: with_kernel(lane_grads=(LaneGrad(3, "d.a0"),)),
     K + "store to unknown buffer 'q'": lambda: with_kernel(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from smac.codegen.print_triton import Text, real, show
-from smac.codegen.triton_kernel import Draft
+from smac.codegen.triton_kernel import Draft, atom
 from smac.codegen.triton_tiles import Frame, Ix, spread
 from smac.errors import CodegenError
 from smac.expr import (
@@ -50,20 +50,27 @@ class Entry:
         #: What is spread over the tile already, by the name that stands for it.
         self.spread: dict[str, Text] = {}
 
-    def text(self, e: Expr) -> Text:
-        """`e` over the tile."""
+    def text(self, e: Expr, scale: str | None = None) -> Text:
+        """`e` over the tile, times a number: once for each lag, where all of `e` is made by lag."""
         e = e if self.within is None else inside(e, self.within)
+        if scale and self.lags is not None and by_lags(e):
+            e, scale = self._made(e, scale), None
         e = e if self.lags is None else transform(e, self._by_lag)
-        return self._narrow(e) if narrow(e) else self._wide(e)
+        found = self._narrow(e) if narrow(e) else self._wide(e)
+        return Text(f"{atom(real(found))} * {scale}") if scale else found
 
     def _by_lag(self, e: Expr) -> Expr | None:
         """A name for what is made once for each lag; None: `e` stays as it is."""
         if not by_lags(e):
             return e if isinstance(e, At | Between) else None
+        return self._made(e)
+
+    def _made(self, e: Expr, scale: str | None = None) -> Name:
+        """A name for `e` (times a number), made once for each lag."""
         assert self.lags is not None
         vector = Entry(self.d, {"t": self.lags}, self.channel)
         vector.rank = 1
-        made = real(vector.text(lagged(e)))
+        made = real(vector.text(lagged(e), scale))
         self.spread[made] = Text(f"tl.reshape(tl.gather({made}, o_pair, 0), {self.shape})")
         return Name(made)
 

@@ -21,10 +21,21 @@ from smac.ir import SEQ, Carry, Gather, Kernel
 from smac.masks.band import FULL, Form, Support, empty, form
 
 
+@dataclass(frozen=True, slots=True)
+class Lags:
+    """Where sums of lags go: lag x to index `sign`·x + `shift` along `axis`, which has `count`."""
+
+    axis: str
+    sign: int
+    shift: str
+    count: str
+
+
 @dataclass(slots=True)
 class Gathering:
-    """One gather being written: its draft, both sides of W, the tensors that it stores to, and the
-    `weight` of all that a program adds up, where tiles have none."""
+    """One gather being written: its draft, both sides of W, the tensors that it stores to, where
+    its lags go if it adds up lags, and the `weight` of all that a program adds up, where tiles have
+    none."""
 
     d: Draft
     k: Kernel
@@ -34,23 +45,24 @@ class Gathering:
     out: str
     parts: str | None
     entries: list[Entry]
+    lags: Lags | None
     weight: str | None = None
 
 
-def tile_side(k: Kernel, g: Gather) -> str:
-    """Rows (and columns) of the tiles of a gather, as the wrapper's text."""
+def tile_sides(k: Kernel, g: Gather) -> tuple[str, str]:
+    """Rows and columns of the tiles of a gather, as the wrapper's text."""
     chunk = f"rows({k.walk.chunk}, op)"
     if g.pattern != "lag":
-        return chunk
+        return chunk, chunk
     tail = value(k, both_carries(k)[0].right).tail is not None
-    return f"broad({chunk}, width(n_N, op), width({length('P', tail)}, op), op)"
+    return f"tall({chunk}, width(n_N, op) + width({length('P', tail)}, op), op)", chunk
 
 
 def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Tensor],
-           out: str, parts: str | None) -> Launch:  # fmt: skip
-    """W, gathered into `out` (`parts`: column sums of a "cut")."""
+           out: str, parts: str | None, lags: Lags | None = None) -> Launch:  # fmt: skip
+    """W, gathered into `out` (`parts`: column sums of a "cut"; `lags`: where those go)."""
     kv, qg = both_carries(k)
-    chunk, diagonal = tile_side(k, g), g.pattern == "lag"
+    (height, chunk), diagonal = tile_sides(k, g), lags is not None
     count = ("i_own", "n_diagonals", "n_diagonals") if diagonal else (
         "i_own", "tl.cdiv(n_T, C)", f"triton.cdiv(n_T, {chunk})")  # fmt: skip
     d = draft_of(k, name, layout, known, [count])
@@ -61,8 +73,9 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
     tail = value(k, kv.right).tail is not None
     d.constants = {"C": chunk, "DN": "width(n_N, op)",
                    "DP": f"width({length('P', tail)}, op)", **DOT}
-    if diagonal:
-        d.scalars = {"first": "first"}
+    if lags is not None:
+        d.constants = {"R": height, **d.constants}
+        d.scalars = {"first": "first", "shift": lags.shift, "count": lags.count}
     if k.channel is not None:
         if tail and k.channel == "P":
             raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column with none")
@@ -71,24 +84,28 @@ def gather(k: Kernel, g: Gather, name: str, layout: Layout, known: dict[str, Ten
     full = f"n_N % ({d.constants['DN']}) == 0 and n_P % ({d.constants['DP']}) == 0"
     d.constants |= {"WHOLE": "False" if tail else full, "FAR": FAR}
     d.extra = {"total": Text("b_total"), "w": Text("b_w"), "part": Text("b_part")}
-    x = _texts(Gathering(d, k, g, kv, qg, out, parts, []))
-    launch = d.finish("tiles_grad", x, warps=f"max(4, {chunk} // 16)")
+    x = _texts(Gathering(d, k, g, kv, qg, out, parts, [], lags))
+    launch = d.finish("tiles_grad", x, warps=f"max(4, {height} // 16)")
     if not diagonal:
         return launch
-    # Four tiles of up to 128 rows a stage: a third does not fit.
-    fit = f"min(2, stages(op, {chunk}, {d.constants['DN']}, {d.constants['DP']}))"
-    return replace(launch, stages=fit)
+    # Two programs an SM hide each other's waits, where a third stage leaves room for one.
+    fit = f"min(2, stages(op, {height}, {d.constants['DN']}, {d.constants['DP']}))"
+    # Behind the loop it would take some more, and the loop would run with half of the programs.
+    cap = f"128 if {height} == 128 else None" if x["weight"] else ""
+    return replace(launch, stages=fit, registers=cap)
 
 
 def _texts(w: Gathering) -> dict[str, object]:
     """The kernel's texts: which tiles a program visits, and what it does with each."""
     d, k, g = w.d, w.k, w.g
-    rows, cols = along("row", "o_i", 0, "C", 1), along("col", "o_i", 1, "C", 1)
+    height = "R" if w.lags else "C"
+    rows, cols = along("row", "o_i", 0, height, 1), along("col", "o_j", 1, "C", 1)
     _, row_scale = d.weights((w.qg.left, w.qg.right), rows)
     _, col_scale = d.weights((w.kv.left, w.kv.right), cols)
     scales = [s for s in (row_scale, col_scale) if s and k.channel is None]
     x: dict[str, object] = {"channel": k.channel, "reverse": False, "inside": d.inside,
-                            "whole": None, "scale": " * ".join(scales)}  # fmt: skip
+                            "whole": None, "scale": " * ".join(scales),
+                            "height": height}  # fmt: skip
     x["weight"] = w.weight = _weight(w)
     x["edge"] = _tile(w, rows, cols, None)
     support = FULL if k.support is None or w.weight or by_lags(g.weight) else k.support
@@ -98,8 +115,8 @@ def _texts(w: Gathering) -> dict[str, object]:
         x["whole"] = _tile(w, *free, support)
     x["even"] = x["whole"] is not None and w.weight is not None
     if x["even"]:
-        d.constants["EVEN"] = f"n_T % ({d.constants['C']}) == 0"
-    note_lags(d, x, w.entries, "C")
+        d.constants["EVEN"] = f"n_T % ({d.constants[height]}) == 0"
+    note_lags(d, x, w.entries, height)
     return x | _visits(w, support if x["whole"] else None)
 
 
@@ -108,7 +125,7 @@ def _weight(w: Gathering) -> str | None:
     have their own."""
     if w.g.pattern != "lag" or w.d.inside or not of_lags(w.g.weight):
         return None
-    t, s = Ix("(i_diagonal * C + o_i)", 0, None, 2), Ix("o_i", 1, None, 2)
+    t, s = Ix("(i_diagonal * C + o_i)", 0, None, 2), Ix("o_j", 1, None, 2)
     return real(Entry(w.d, {"t": t, "s": s}, {}).text(w.g.weight))
 
 
@@ -130,7 +147,8 @@ def _tile(w: Gathering, rows: Ix, cols: Ix, within: Support | None) -> dict[str,
             wide: Frame = {axis: Ix(f"o_{letter}", 1, f"m_{letter}", 0, f"D{axis}")}
             y[a] = operand(a_name, {"T": rows, **wide})
             y[b] = operand(b_name, {"T": down, **wide})
-    entry = Entry(d, {"t": rows, "s": cols}, {}, within, tile_lags(rows.section))
+    entry = Entry(d, {"t": rows, "s": cols}, {}, within, tile_lags(rows.section),
+                  f"[{rows.extent}, C]")  # fmt: skip
     w.entries.append(entry)
     y["weight"] = real(entry.text(g.weight)) if w.weight is None else None
     y["gather"], y["stores"] = _added(w, entry, rows, cols)
@@ -160,19 +178,21 @@ def _added(w: Gathering, entry: Entry, rows: Ix, cols: Ix) -> tuple[list[str], l
 def _visits(w: Gathering, within: Support | None) -> dict[str, object]:
     """Which tiles a program visits, and where it stores the sums. `within`: the lags of the tiles
     that need no masks."""
-    d, k, g, diagonal = w.d, w.k, w.g, w.g.pattern == "lag"
+    d, k, g, diagonal = w.d, w.k, w.g, w.lags is not None
     own = Ix("o_own", 0, "m_own")
-    zeros = {"lag": "tl.zeros([C, C], dtype=ACC)", "cut": "tl.zeros([C], dtype=tl.float64)"}
+    zeros = {"lag": "tl.zeros([R, C], dtype=ACC)", "cut": "tl.zeros([C], dtype=tl.float64)"}
     start = ["o_own = i_own * C + o_i", "m_own = o_own < n_T"]
-    x: dict[str, object] = {"tile_row": "i_own", "tile_col": "i_tile", "stores": []}
+    x: dict[str, object] = {"row": "i_own * C", "col": "i_tile * C", "stores": []}
     by_row = g.pattern != "col"
     begin, end = band(k.support, "i_own * C", "C", by_row)
-    if diagonal:
+    if w.lags:
         start = ["i_diagonal = i_own + first"]
-        begin, end = "tl.maximum(i_diagonal, 0)", "tl.minimum(tiles, tiles + i_diagonal)"
-        x |= {"tile_row": "i_tile", "tile_col": "i_tile - i_diagonal"}
-        x["stores"] = [_plain(d, w.out, text, {"_d": Ix("i_own"), "_h": Ix(h), "_x": Ix("o_x", 0)})
-                       for h, text in (("0", "b_low"), ("1", "b_high"))]  # fmt: skip
+        begin = "tl.cdiv(tl.maximum(i_diagonal * C, 0), R)"
+        end = "tl.cdiv(tl.maximum(tl.minimum(n_T, n_T + i_diagonal * C), 0), R)"
+        x |= {"row": "i_tile * R", "col": "(i_tile * R - i_diagonal * C)",
+              "sign": "-" if w.lags.sign < 0 else ""}
+        there = Ix("o_at", 0, "((o_at >= 0) & (o_at < count))")
+        x["stores"] = [_plain(d, w.out, "b_part", {"_h": Ix("i_part"), w.lags.axis: there})]
     elif g.pattern == "cut":
         x["stores"] = [_plain(d, w.out, "b_total", {"T": own})]
     elif g.pattern != "entry":
@@ -181,7 +201,7 @@ def _visits(w: Gathering, within: Support | None) -> dict[str, object]:
         at = Ix(f"({place})", 0, f"(m_own & ({place} >= 0) & ({place} < n_T))") if shift else own
         x["stores"] = [d.store(w.out, Name("total"), {"T": at}, 1)]
         if g.pattern == "col":
-            x |= {"tile_row": "i_tile", "tile_col": "i_own"}
+            x |= {"row": "i_tile * C", "col": "i_own * C"}
     ends = [f"i_begin = {begin}", f"i_end = {end}"]
     ends += [] if diagonal else meeting(d, k, g.weight, "i_own * C", "C")
     ends += [] if within is None else _free(within, diagonal, by_row)
@@ -198,9 +218,9 @@ def _free(within: Support, diagonal: bool, by_row: bool) -> list[str]:
         begin, end = whole(within, "i_own * C", "C", by_row)
         ends, sure = f"tl.minimum({end}, n_T // C)", ["(i_own + 1) * C <= n_T"]
     else:
-        begin, ends = "0", "n_T // C + tl.minimum(i_diagonal, 0)"
+        begin, ends = "0", "tl.minimum(n_T // R, (n_T + i_diagonal * C - C + R) // R)"
         sure = [] if within.lo is None else [f"i_diagonal * C - C + 1 >= {within.lo}"]
-        sure += [] if within.hi is None else [f"i_diagonal * C + C - 1 <= {within.hi}"]
+        sure += [] if within.hi is None else [f"i_diagonal * C + R - 1 <= {within.hi}"]
     lines = [f"i_from = tl.minimum(tl.maximum(i_begin, {begin}), i_end)",
              f"i_to = tl.maximum(tl.minimum(i_end, {ends}), i_from)"]  # fmt: skip
     return [*lines, *(f"i_to = tl.where({s}, i_to, i_from)" for s in sure)]

@@ -21,10 +21,6 @@ HOST_HELPERS = {
     if x.stride(dim) == 1 or x.shape[dim] < 1024:
         return x
     return x.movedim(dim, -1).contiguous().movedim(-1, dim)''',
-    "broad": '''def broad(rows, n, p, dtype):
-    """Rows and columns of the tiles of a diagonal, whose operands have n and p columns: 128 read
-    them half as often as 64, where they fit on chip."""
-    return 128 if dtype.itemsize == 2 and rows == 64 and n + p <= 128 else rows''',
     "at_once": f'''def at_once(programs, each):
     """How many programs run at once: as many as fit, with `each` elements of scratch each."""
     return max(1, min(programs, 2**{SCRATCH.bit_length() - 1} // each))''',
@@ -104,25 +100,6 @@ HOST_HELPERS = {
     found = found.reshape(last.shape).to(torch.int32)
     filled = (ends[1:] > ends[:-1]).reshape([-1] + [1] * (last.dim() - 1))
     return torch.where(filled, found, last.to(torch.int32))''',
-    "fold_lags": '''def fold_lags(parts, first, out, sign, shift):
-    """Sums of W along diagonals of tiles, [D, …, 2, C] from the diagonal `first` on, as lags
-    [W, …]. Number x of diagonal d is of lag (first + d)·C - x, in its second half of one C more;
-    a lag goes to index sign·lag + shift of `out`, in one order of additions."""
-    n, c = parts.shape[0], parts.shape[-1]
-    if n == 0:
-        return
-    parts = parts.movedim(-1, 1).flip(1)
-    total = parts.new_zeros((n + 1, c, *parts.shape[2:-1]))
-    total[:n] += parts[..., 0]
-    total[1:] += parts[..., 1]
-    total = total.flatten(0, 1)
-    start = first * c - (c - 1)
-    if sign < 0:
-        total, start = total.flip(0), -(start + total.shape[0] - 1)
-    start = start + shift
-    low, high = max(start, 0), min(start + total.shape[0], out.shape[0])
-    if low < high:
-        out[low:high] = total[low - start : high - start]''',
     "cut_sums": '''def cut_sums(high, low, high_shift, low_shift):
     """Σ W over high ≥ k > low for each k, from sums of W at high and at low, [T, …] in float64."""
     total = _shifted(high, high_shift) - _shifted(low, low_shift)

@@ -73,6 +73,8 @@ class Launch:
     at_once: str = ""
     #: Whether products and sums may be rounded once, together.
     fused: bool = True
+    #: The most registers that a thread may have, as the wrapper's text; "": as many as it likes.
+    registers: str = ""
 
 
 @dataclass(slots=True)
@@ -157,13 +159,19 @@ class Draft:
         """What `core` leaves out of the operands `values`, multiplied: over rows t, and a number.
 
         A vector over rows is 0 beyond the sequence or meets operands that are; None: 1."""
-        found = [factors_of(self.values[n], self.scope.known) for n in values]
-        vectors = [f.vector for f in found if f.vector != ONE]
-        scalars = [f.scalar for f in found if f.scalar != ONE]
-        rows = [self.scope.load(self.rows[e], self.row, 1).text if e in self.rows
-                else real(self.scope.text(e, {"T": t}, 1, {})) for e in vectors]  # fmt: skip
-        numbers = [real(self.scope.text(e, {}, 0, {})) for e in scalars]
-        return _times(rows), _times(numbers)
+        return self.vector(values, t), self.numbers(values)
+
+    def vector(self, values: tuple[str, ...], t: Ix) -> str | None:
+        """The part of `weights` that differs from row to row."""
+        found = (factors_of(self.values[n], self.scope.known).vector for n in values)
+        return _times([self.scope.load(self.rows[e], self.row, 1).text if e in self.rows
+                       else real(self.scope.text(e, {"T": t}, 1, {}))
+                       for e in found if e != ONE])  # fmt: skip
+
+    def numbers(self, values: tuple[str, ...]) -> str | None:
+        """The part of `weights` that is the same for all rows."""
+        found = (factors_of(self.values[n], self.scope.known).scalar for n in values)
+        return _times([real(self.scope.text(e, {}, 0, {})) for e in found if e != ONE])
 
     def store(self, tensor: str, e: Expr, frame: Frame, rank: int,
               also: str | None = None) -> StoreText:  # fmt: skip

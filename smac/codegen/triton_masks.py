@@ -16,10 +16,8 @@ from smac.codegen.triton_sweeps import (
     DOT,
     Target,
     about,
-    columns_grid,
     draft_of,
     length,
-    read_of,
     read_stores,
     sides,
 )
@@ -36,9 +34,13 @@ ALL = "tl.cdiv(n_T, C)"
 
 
 def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
-          targets: list[Target]) -> Launch:  # fmt: skip
-    """The read of `k` over tiles of its entry."""
-    read, carry = read_of(k)
+          targets: list[list[Target]]) -> Launch:  # fmt: skip
+    """The reads of `k` over tiles of its entry, and `targets` of each: one, or two of a carry, of
+    which each contracts what the other keeps."""
+    if len(k.carries) != 1 or len(k.reads) > (1 if k.channel else 2):
+        raise CodegenError(f"triton: kernel '{k.name}' has {len(k.reads)} reads of "
+                           f"{len(k.carries)} carries; expected one or two of one")  # fmt: skip
+    (read, *others), (carry,) = k.reads, k.carries
     if carry.initial or carry.final or carry.saves:
         raise CodegenError(f"triton: kernel '{k.name}' goes over tiles; it carries no states")
     contracted, kept, c_name, k_name = sides(read.over, carry)
@@ -47,18 +49,22 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     if tail and k.channel == "P":
         raise CodegenError(f"triton: kernel '{k.name}' has a mask per P and a column without one")
     chunk, width = f"rows({k.walk.chunk}, op)", f"width({n_contracted}, op)"
-    height = f"tall({chunk}, {width}, op)"
+    # Two reads have sums of both widths in registers, whole: rows of one tile, then.
+    height = chunk if others else f"tall({chunk}, {width}, op)"
+    columns = f"{'width' if others else 'columns'}({n_kept}, op)"
+    blocks = ("i_k", f"tl.cdiv({n_kept}, BK)", f"triton.cdiv({n_kept}, {columns})")
     tile_rows = ("i_row", "tl.cdiv(n_T, R)", f"triton.cdiv(n_T, {height})")
-    d = draft_of(k, name, layout, known, [*columns_grid(n_kept), tile_rows])
-    d.about = about(read, carry)
-    d.constants = {"R": height, "C": chunk, "DC": width, "BK": f"columns({n_kept}, op)", **DOT}
+    d = draft_of(k, name, layout, known, [blocks, tile_rows])
+    d.about = " ".join(about(r, carry) for r in k.reads)
+    d.constants = {"R": height, "C": chunk, "DC": width, "BK": columns, **DOT}
     full = [f"n_{a} % ({d.constants[b]}) == 0" for a, b in ((contracted, "DC"), (kept, "BK"))]
     # The column behind the last of P is told from the others by their mask.
     d.constants |= {"WHOLE": "False" if tail else " and ".join(full), "FAR": FAR}
     rows, cols = along("row", "o_i", 0, "R"), along("col", "o_j", 1, "C")
     side_c, side_k = Ix("o_c", 1, "m_c", 0, "DC"), Ix("o_k", 1, "m_k", 0, "BK")
     x: dict[str, object] = {"contracted": contracted, "kept": kept, "channel": k.channel,
-                            "read": identifier(read.out), "reverse": carry.reverse}  # fmt: skip
+                            "read": identifier(read.out), "reverse": carry.reverse,
+                            "beside": None, "scale": None, "after": []}  # fmt: skip
     at: Frame = {str(k.channel): Ix("i_n", None, None, 2)}
     if k.channel == contracted:  # then operands are read channel by channel too
         x["operand_n"] = d.operand(read.operand, {"T": rows, **at}, cast=False)
@@ -68,22 +74,31 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     if k.channel:
         x["operand"] = d.operand(read.operand, {"T": rows, contracted: side_c})
     else:
-        x["operand"] = _scaled(d, read.operand, (c_name, k_name), rows,
-                               {"T": rows, contracted: side_c})
+        # As it is in memory: a product takes it from there, and not through registers, whose loads
+        # have Hopper's products wait for one another. Its factors act on entries and on sums.
+        x["operand"] = d.core(read.operand, {"T": rows, contracted: side_c})
+        own = () if others else (read.operand,)
+        x["scale"] = d.numbers((*own, c_name, k_name))
+    for other in others:
+        x["beside"] = identifier(other.out)
+        x["operand_beside"] = d.core(other.operand, {"T": rows, kept: side_k})
+    if not k.channel:
+        x["after"] = [(identifier(r.out), f) for r in k.reads
+                      for f in _factors(d, r.operand, rows, bool(others))]  # fmt: skip
     _bodies(d, k, x, rows, cols, {c_name: {contracted: side_c}, k_name: {kept: side_k}})
     x["begin"], x["end"] = band(k.support, "first_row", "R", by_row=not carry.reverse)
     # Rows that have all columns before them: the last are the longest, and start first.
     x["late"] = x["begin"] == "0" and x["end"] != ALL and not layout.packed
-    x["stores"] = read_stores(d, read, targets, {"T": rows, kept: side_k}, kept, 2)
+    keeps = ({kept: side_k}, {contracted: side_c})
+    x["stores"] = [s for r, to, at_k in zip(k.reads, targets, keeps, strict=False)
+                   for s in read_stores(d, r, to, {"T": rows, **at_k}, next(iter(at_k)), 2)]
     return d.finish("tiles", x, warps=f"max(4, {height} // 16)")
 
 
-def _scaled(d: Draft, name: str, others: tuple[str, ...], rows: Ix, frame: Frame) -> str:
-    """A program's own operand with its factors, and with those of the others that are numbers."""
-    row, scale = d.weights((name,), rows)
-    _, more = d.weights(others, rows)
-    factors = [f"({row})[:, None]" if row else None, scale, more]
-    return f"({' * '.join(f for f in (d.core(name, frame, cast=False), *factors) if f)}).to(OP)"
+def _factors(d: Draft, operand: str, rows: Ix, numbers: bool) -> list[str]:
+    """Factors of what is read by `operand`: by row, and the `numbers` that entries do not have."""
+    row, number = d.vector((operand,), rows), d.numbers((operand,)) if numbers else None
+    return [x for x in (row and f"({row})[:, None]", number) if x]
 
 
 def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
@@ -92,6 +107,7 @@ def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
     assert k.entry is not None
     channel: Frame = {} if k.channel is None else {k.channel: Ix("i_n", None, None, 2)}
     core = d.operand if k.channel else d.core
+    scale = str(x["scale"]) if x["scale"] else None
     made: list[Entry] = []
 
     def body(at: Ix, within: Support | None) -> dict[str, object]:
@@ -102,7 +118,7 @@ def _bodies(d: Draft, k: Kernel, x: dict[str, object], rows: Ix, cols: Ix,
         made.append(Entry(d, {"t": t, "s": s}, channel, within, tile_lags(at.section), SHAPE))
         left, right = (core(n, {"T": down, **own}) for n, own in operands.items())
         return {"masked": within is None, "left": left, "right": right,
-                "entry": real(made[-1].text(k.entry)),
+                "entry": real(made[-1].text(k.entry, scale)),
                 "col": None if k.channel else d.weights(tuple(operands), down)[0]}  # fmt: skip
 
     # Made by lag, an entry is 0 outside of the band at no cost: its edges need no masks.

@@ -6,13 +6,12 @@ Non-goals: no kernel text, no sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from smac.codegen.triton_channel_reads import channel_chunks, channel_sweep
 from smac.codegen.triton_channels import prepare_channel, swept
 from smac.codegen.triton_chunks import chunks
 from smac.codegen.triton_fft import convolution
-from smac.codegen.triton_gathers import gather, tile_side
 from smac.codegen.triton_join import join
 from smac.codegen.triton_kernel import carried_axes, heads_and_batch, value
 from smac.codegen.triton_lanes import lane_grad, recurrent_grad
@@ -21,13 +20,13 @@ from smac.codegen.triton_packed import slots_of
 from smac.codegen.triton_pointwise import PointStore, pointwise, row_and_column
 from smac.codegen.triton_prefix import prefix
 from smac.codegen.triton_rows import Row, prepare
+from smac.codegen.triton_sums import gathers
 from smac.codegen.triton_sweeps import Target, read_of, recurrent, sweep
 from smac.codegen.triton_turns import prepare_turns, turns_of
 from smac.codegen.triton_wrapper import Host, axes_of
 from smac.errors import CodegenError
 from smac.expr import Between, Expr, Name, call, names, substitute, walk
-from smac.ir import SEQ, Gather, Join, Kernel, LaneGrad, Move, Scan, Step, Store, Value
-from smac.masks.band import Form, form
+from smac.ir import SEQ, Join, Kernel, LaneGrad, Move, Read, Scan, Step, Store, Value
 from smac.plan.tokens import COLUMNS, SEGMENT
 
 KINDS = ("chunked", "recurrent", "tiles", "fft")
@@ -73,7 +72,7 @@ def add_step(host: Host, step: Step) -> None:
         if step.lane_grads:
             stores = _lanes(host, name, step, rows, stores)
     if step.gathers:
-        stores = _gathers(host, name, step, stores)
+        stores = gathers(host, name, step, stores)
     put_stores(host, f"{name}_stores", {v.name: v for v in step.values}, stores)
 
 
@@ -152,15 +151,25 @@ def _tensor(name: str, axes: tuple[str, ...], as_is: bool = False):  # type: ign
 
 
 def _read(host: Host, name: str, k: Kernel, rows: Mapping[Row, str]) -> tuple[Store, ...]:
-    """Launch the read with the stores that it can do; answer the stores that are left."""
+    """Launch the reads with the stores that they can do; answer the stores that are left."""
+    if k.kind == "tiles":
+        placed = [_place_read(host, k, r) for r in k.reads]
+        host.launch(tiles(k, name, host.layout, host.known, [m.targets for m in placed]))
+        return tuple(s for m in placed for s in m.left(host))
     read, _ = read_of(k)
-    made = _place(host, k, (read.out,), "P" if read.over == "N" else "N")
+    made = _place_read(host, k, read)
     if k.kind == "chunked":
         host.launch(sweep(k, name, host.layout, host.known, made.targets, rows))
     else:
-        reader = recurrent if k.kind == "recurrent" else tiles
-        host.launch(reader(k, name, host.layout, host.known, made.targets))
+        host.launch(recurrent(k, name, host.layout, host.known, made.targets))
     return made.left(host)
+
+
+def _place_read(host: Host, k: Kernel, read: Read) -> Placed:
+    """Where `read` goes: the kernel's stores, or those of them that read it, where it has more."""
+    stores = tuple(s for s in k.stores if len(k.reads) == 1 or read.out in names(s.expr))
+    kept = "P" if read.over == "N" else "N"
+    return _place(host, replace(k, reads=(read,), stores=stores), (read.out,), kept)
 
 
 def _channel(host: Host, name: str, k: Kernel) -> tuple[Store, ...]:
@@ -284,84 +293,6 @@ def _by_tokens(host: Host, name: str, k: Kernel, grad: LaneGrad,
         host.lines.append(f"{whole} = {made}.sum(0)")
         raw[out] = Name(whole)
     return raw
-
-
-def _gathers(host: Host, name: str, k: Kernel, stores: tuple[Store, ...]) -> tuple[Store, ...]:
-    """Launch a kernel a gather; answer the stores over what they were put in."""
-    raw: dict[str, Expr] = {}
-    for i, g in enumerate(k.gathers):
-        raw[g.out] = Name(_gather(host, f"{name}_{g.pattern}_{i}", k, g))
-    return tuple(Store(s.buffer, substitute(s.expr, raw), s.axes) for s in stores)
-
-
-def _gather(host: Host, name: str, k: Kernel, g: Gather) -> str:
-    """One gather, over all of batch, heads and channel; the tensor that holds it."""
-    owned = {*heads_and_batch(host.layout, carried_axes(k))} | ({k.channel} if k.channel else set())
-    base = value(k, g.base)
-    along = "W" if g.pattern == "lag" and "W" in base.axes else "T"
-    axes = host.canonical({*owned, along, *("S" if g.pattern == "entry" else "")})
-    out = host.fresh("raw", axes)
-    if g.pattern == "cut":
-        return _cut(host, name, k, g, out, axes)
-    covers = g.pattern in ("all", "col", "row") and not (g.index and _form(g.index[0]).const)
-    host.allocate(out, "acc", fill="empty" if covers else "zeros")
-    if g.pattern != "lag":
-        host.launch(gather(k, g, name, host.layout, host.known, out, None))
-        return out
-    rows = tile_side(k, g)
-    host.helpers.add("broad")
-    rest = tuple(a for a in axes if a != along)
-    parts = host.fresh("tiles", ("_d", *rest, "_h", "_x"))
-    support = k.support
-    last = f"triton.cdiv(n_T, {rows}) - 1"
-    low, high = f"-({last})", last
-    if support is not None and support.lo is not None:
-        low = f"max({low}, -(-({support.lo} - {rows} + 1) // {rows}))"
-    if support is not None and support.hi is not None:
-        high = f"min({high}, ({support.hi} + {rows} - 1) // {rows})"
-    host.lines.append(f"first = {low}")
-    host.lines.append(f"n_diagonals = max({high} - first + 1, 0)")
-    host.allocate(parts, "acc", ["n_diagonals", *(host.size(a) for a in rest), "2", rows])
-    host.launch(gather(k, g, name, host.layout, host.known, parts, None))
-    f = _form(g.index[0])
-    shift = " + ".join([str(f.const), *(f"{c} * {host.size(a)}" for a, c in f.sizes)])
-    host.helpers.add("fold_lags")
-    host.lines.append(f"fold_lags({parts}, first, {out}.movedim({axes.index(along)}, 0), "
-                      f"{f.t}, {shift})")  # fmt: skip
-    return out
-
-
-def _cut(host: Host, name: str, k: Kernel, g: Gather, out: str, axes: tuple[str, ...]) -> str:
-    """Sums of W at rows and at columns, in float64, and from them the sum over high ≥ k > low."""
-    rows = f"triton.cdiv(n_T, rows({k.walk.chunk}, op))"
-    rows += " + 1" if host.layout.packed else ""  # a slot behind a sequence may be empty
-    by_row = host.fresh("cut", axes)
-    host.allocate(by_row, "torch.float64")
-    parts = host.fresh("cut", ("_r", *axes))
-    host.allocate(parts, "torch.float64", [rows, *(host.size(a) for a in axes)], fill="zeros")
-    host.launch(gather(k, g, name, host.layout, host.known, by_row, parts))
-    low, high = (_form(e) for e in g.index)
-    at = axes.index("T")
-    row, col = f"{by_row}.movedim({at}, 0)", f"{parts}.sum(0).movedim({at}, 0)"
-    top, bottom = (row, col) if high.t else (col, row)
-    host.helpers.add("cut_sums")
-    host.lines.append(f"{out} = cut_sums({top}, {bottom}, {high.const}, {low.const})")
-    have = host.known[f"resets_{g.base}"].axes
-    reset = f"resets_{g.base}.diff(dim={have.index('T')})"
-    for i, a in enumerate(have):
-        if a in host.layout.groups and a not in axes:
-            reset += f".repeat_interleave(n_H // n_{a}, {i})"
-            have = tuple("H" if x == a else x for x in have)
-    index = ", ".join(":" if a in have else "None" for a in axes)
-    host.lines.append(f"{out} = {out}.movedim(0, {at})")
-    host.lines.append(f"{out} = torch.where({reset}[{index}] != 0, 0.0, {out}).to(acc)")
-    return out
-
-
-def _form(e: Expr) -> Form:
-    f = form(e)
-    assert f is not None  # the adjoint law asked
-    return f
 
 
 def put_stores(host: Host, name: str, values: Mapping[str, Value],

@@ -24,8 +24,8 @@ from smac.plan.config import Tiles
 #: Names that the module's own code has; a tensor called so gets a v_ in front.
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
-    r"rows|columns|stages|on_chip|first|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
-    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|fold_lags|cut_sums|far|tall|broad|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|shares|of_shares|"
+    r"rows|columns|stages|on_chip|first|shift|count|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
+    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|cut_sums|far|tall|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|shares|of_shares|"
     r"(forward|backward)\w*)"
 )
 
@@ -172,6 +172,7 @@ class Host:
             f"    {constants}, num_warps={_warps(k, self.program.tiles)},",
             f"    num_stages={_stages(k, self.program.tiles)},",
             *([] if k.fused else ["    enable_fp_fusion=False,"]),
+            *([f"    maxnreg={k.registers},"] if k.registers else []),
             ")",
         ]
         if k.at_once:

@@ -74,7 +74,8 @@ def reversed_walk(order: Order, dy: Value, reads: tuple[Read, ...], stores: tupl
 
 
 def apart(order: Order) -> Backward:
-    """A kernel a read, a kernel for the mask's gradients, and pointwise kernels around them."""
+    """A kernel a read (or one for dK and dV, where the order has these `paired`), a kernel for the
+    mask's gradients, and pointwise kernels around them."""
     p = order.parts
     dy = cotangent(p)
     steps: list[Step] = []
@@ -89,11 +90,12 @@ def apart(order: Order) -> Backward:
         scratch += buffers
     saves = order.stateful and bool(order.mask_uses())
     saved = ("saved.KV", "saved.QG") if saves else (None, None)
-    for name, operands, read, like, final, saved_here in (
+    one_by_one = (
         ("grad_q", (p.k, p.v, dy), READ_DQ, p.q, None, saved[0]),
         ("grad_k", (p.q, p.v, dy), READ_DK, p.k, None, None),
         ("grad_v", (p.q, p.k, dy), READ_DV, p.v, carries_of(p)[1].final, saved[1]),
-    ):
+    )
+    for name, operands, read, like, final, saved_here in one_by_one[: 1 if order.paired else 3]:
         if not (p.learned(like) or final or saved_here):
             continue
         # The tail of V is constant: its gradient goes nowhere.
@@ -102,6 +104,10 @@ def apart(order: Order) -> Backward:
         made, waiting = reading(order, name, operands, read, stores, final=final, saves=saved_here)
         steps += made
         scratch += [*waiting, buffer]
+    if order.paired:
+        pair, outs = _paired(order, dy)
+        steps.append(pair)
+        scratch += outs
     if order.mask_uses():
         values = dict(order.mask_uses())
         for kv, qg in sides_of(order):
@@ -124,6 +130,17 @@ def apart(order: Order) -> Backward:
     if left and order.kind != "recurrent":
         steps, scratch = direct(steps, scratch)
     return Backward(tuple(steps), tuple(scratch))
+
+
+def _paired(order: Order, dy: Value) -> tuple[Kernel, list[Buffer]]:
+    """dV and dK as two reads of one kernel, and the buffers that it stores them to."""
+    p = order.parts
+    ((_, qg),) = sides_of(order)
+    outs = [Buffer(r.out, per_head(p, x), "acc", "scratch")
+            for r, x in ((READ_DV, p.v), (READ_DK, p.k))]  # fmt: skip
+    pair = order.kernel("grad_kv", (p.q, p.k, p.v, dy), (qg,), (READ_DV, READ_DK),
+                        reverse=qg.reverse)  # fmt: skip
+    return replace(pair, stores=tuple(Store(b.name, Name(b.name), b.axes) for b in outs)), outs
 
 
 def in_segments(order: Order) -> Backward:

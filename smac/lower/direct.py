@@ -36,13 +36,13 @@ def _alone(k: Kernel, s: Store, out: str) -> bool:
 
 
 def _storing(step: Step, moved: dict[str, Store]) -> Step:
-    """A read's kernel with the store in the place of its read's own."""
-    if not isinstance(step, Kernel) or len(step.stores) != 1 or len(step.reads) != 1:
+    """A kernel that stores its reads as they are, with stores of `moved` in their own's place."""
+    if not isinstance(step, Kernel):
         return step
-    (store,) = step.stores
-    if store.buffer not in moved or store.expr != Name(step.reads[0].out):
+    outs = [Name(r.out) for r in step.reads]
+    if len(step.stores) != len(outs) or any(s.expr not in outs for s in step.stores):
         return step
-    return replace(step, stores=(moved[store.buffer],))
+    return replace(step, stores=tuple(moved.get(s.buffer, s) for s in step.stores))
 
 
 def _kernels(steps: list[Step]) -> list[Kernel]:

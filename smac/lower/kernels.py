@@ -19,7 +19,8 @@ class Order:
     """An order of contraction, ready to make kernels of `parts`.
 
     `mask` are the values that its kernels evaluate for L; `stateful` orders carry states through
-    their walk, so that the mask's gradient needs them saved and restored; `in_turn` as in Kernel.
+    their walk, so that the mask's gradient needs them saved and restored; `in_turn` as in Kernel;
+    `paired`: dK and dV, which read the same product, do so in one kernel.
     """
 
     parts: Parts
@@ -31,6 +32,7 @@ class Order:
     gathers: tuple[Gather, ...] = ()
     finish: Callable[[Kernel], Kernel] = lambda k: k
     in_turn: bool = False
+    paired: bool = False
 
     def kernel(
         self, name: str, operands: tuple[Value, ...], carries: tuple[Carry, ...],

@@ -24,7 +24,7 @@ from smac.lower.chunked import chunked
 from smac.lower.kernels import Order
 from smac.lower.linear import linear
 from smac.lower.mask_values import canonical
-from smac.lower.quadratic import quadratic
+from smac.lower.quadratic import pairs, quadratic
 from smac.lower.segments import split
 from smac.lower.sides import READ_Y, named, raw_output, reading, sides_of
 from smac.lower.two_sided import Sides
@@ -77,6 +77,7 @@ def backward(plan: Plan) -> Program:
     else:
         p = parts(plan.request, _by_lanes(plan))
         order: Order = ORDERS[plan.order](p, plan.chosen)
+        order = replace(order, paired=order.kind == "tiles" and pairs(p, plan.request))
         made = (by_channel if _by_channel(plan, p) else _spread(plan))(order)
     cotangents = tuple(
         Buffer(f"d.{n}", output_axes(p, e), "operand", "cotangent", n) for n, e in p.spec.output

@@ -5,13 +5,26 @@ Non-goals: what a cut costs (cost.py), which ones are tried (candidates.py).
 
 from __future__ import annotations
 
-from smac.plan.devices import Device
+from smac.plan.devices import Device, device_row
 from smac.plan.shape import Shape
 
 #: Columns of V that a triton program owns, programs that share an SM, stages of its pipeline.
 VALUE_TILE, RESIDENT, _STAGES = 64, 2, 2
+#: Shared memory that a program may have on an A100, the most of its generation.
+_AMPERE = 163 * 1024
 #: Rows of a chunk in a sweep that turns its products.
 TURNED_ROWS = 32
+
+
+def tile_columns(dtype: str) -> int:
+    """Columns that a triton program of a read over tiles owns at most."""
+    return VALUE_TILE if dtype in ("bfloat16", "float16") else 32
+
+
+def operands_on_chip(device: str) -> bool:
+    """Whether products take their operands from shared memory, as on Hopper and what came after:
+    before it they pass through registers, which two reads of one program have none left for."""
+    return not 0 < device_row(device).on_chip <= _AMPERE
 
 
 def segment_tokens(x: Shape, device: Device, chunk: int, backward: bool) -> int:

@@ -60,10 +60,10 @@ def source(fn: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
-    settings = {k: options[k] for k in ("num_warps", "num_stages", "enable_fp_fusion")
-                if k in options}
+    known = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")
+    settings = {k: options[k] for k in known if options.get(k) is not None}
     values = dict(zip(fn.arg_names, args, strict=False)) | {
-        k: v for k, v in options.items() if k not in settings
+        k: v for k, v in options.items() if k not in known
     }
     for i, name in enumerate(fn.arg_names):
         value = values[name]

@@ -14,8 +14,8 @@ SIZES = {"B": 2, "T": 1024, "H": 4, "N": 128, "P": 64, "G": 2}
 #: Packed sequences in a case that has some.
 SEQUENCES = 3
 #: Sizes that a word in front of a spec asks for: so many heads that programs take several in turn,
-#: the widest N and P.
-SPECIAL = {"many": {"H": 128}, "wide": {"N": 512, "P": 512}}
+#: the widest N and P, those of which one program holds all columns.
+SPECIAL = {"many": {"H": 128}, "wide": {"N": 512, "P": 512}, "narrow": {"N": 64, "P": 64}}
 #: Spec, order (and schedule), kernels; "packed" in front of those with cu_seqlens and states, and
 #: a word of SPECIAL in front of those with its sizes. Those named in CORE are one of
 #: each template, compiled for every architecture and type; the others for sm_90 in bfloat16.
@@ -36,6 +36,9 @@ CASES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
                           "backward_grad_mask_cut_0")),
     ("wide ssd", "quadratic", ("backward_grad_mask_cut_0",)),
     ("toeplitz", "quadratic", ("backward_grad_mask_lag_0",)),
+    ("narrow toeplitz", "quadratic", ("forward_kernel", "backward_grad_q", "backward_grad_kv",
+                                      "backward_grad_mask_lag_0")),
+    ("narrow ssd", "quadratic", ("backward_grad_kv",)),
     ("gla", "linear", ("forward_kernel", "backward_grad_mask_lane")),
     ("gla", "chunked", ("forward_sums", "forward_scores", "forward_kernel", "backward_states",
                         "backward_grad_v", "backward_chunks")),

@@ -70,7 +70,9 @@ SPILLS: dict[tuple[str, str], str] = {
     ("ssd_quadratic", "forward_kernel"): _WIDE,
     ("packed_ssd_quadratic", "forward_kernel"): _SUMS,
     ("sequences_toeplitz_quadratic", "backward_grad_mask_lag_0"):
-        "two tiles of scores [128, 128] in float32, eight warps",
+        "48 bytes: two tiles of scores [128, 64] in float32, eight warps, sequences in a loop",
+    ("narrow_ssd_quadratic", "backward_grad_kv"):
+        "56 bytes: sums of decays in float64 beside scores [64, 64] and both gradients in float32",
     ("ssd_quadratic", "backward_grad_mask_cut_0"): "two scores beside float64 sums",
     ("wide_ssd_quadratic", "backward_grad_mask_cut_0"): "rows of 512, four of them whole",
 }  # fmt: skip

@@ -62,3 +62,13 @@ def test_a_program_alone_on_its_sm_has_one_load_more_in_flight(
     exec(ast.unparse(stages), known)
     assert known["stages"](SimpleNamespace(itemsize=2), rows, whole, kept, deep) == due
     assert known["stages"](SimpleNamespace(itemsize=4), rows, whole, kept, deep) == 1
+
+
+def test_a_sweep_of_a_normaliser_takes_no_load_more() -> None:
+    """Its column pads V's: lion's loads in flight had more shared memory than a program may have."""
+    sizes = {"N": 128, "P": 64}
+    plain = smac.compile("retnet", target="triton", order="chunked", schedule="sweep", chunk=64)
+    assert "deep=True" in plain.source(**sizes)
+    for name in ("lion", "linear_attention"):
+        op = smac.compile(name, target="triton", order="chunked", schedule="sweep", chunk=64)
+        assert "deep=True" not in op.source(**sizes)

@@ -16,6 +16,10 @@ HOST_HELPERS = {
     """Rows of a program that goes over tiles of `columns`. Two tiles of 64 read what the columns
     have half as often, where 16-bit operands [rows, whole] leave room for it on chip."""
     return 128 if dtype.itemsize == 2 and columns == 64 and whole <= 128 else columns''',
+    "crowd": '''def crowd(programs, dtype):
+    """The most registers that a thread of programs of four warps may have: so many that three of
+    them share an SM, where all SMs have as many (of 16-bit types); None for no limit."""
+    return 168 if dtype.itemsize == 2 and programs >= 1024 else None''',
     "side_by_side": '''def side_by_side(x, dim):
     """x with what is along `dim` side by side in memory, where that is long enough to matter."""
     if x.stride(dim) == 1 or x.shape[dim] < 1024:

@@ -92,7 +92,11 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     keeps = ({kept: side_k}, {contracted: side_c})
     x["stores"] = [s for r, to, at_k in zip(k.reads, targets, keeps, strict=False)
                    for s in read_stores(d, r, to, {"T": rows, **at_k}, next(iter(at_k)), 2)]
-    return d.finish("tiles", x, warps=f"max(4, {height} // 16)")
+    launch = d.finish("tiles", x, warps=f"max(4, {height} // 16)")
+    if not (others and x["even"]):
+        return launch
+    # Entries made by lag leave room: what stores alone read may wait on the stack.
+    return replace(launch, registers=f"crowd({' * '.join(launch.grid)}, op)")
 
 
 def _factors(d: Draft, operand: str, rows: Ix, numbers: bool) -> list[str]:

@@ -150,7 +150,8 @@ def sweep(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
     walked = {contracted: "DC", kept: "BK"}
     evenness(d, walked, tail)
     launch = d.finish("sweep", x, warps=WIDE_WARPS if read is None else 4)
-    return replace(launch, deep=read is not None and k.walk.chunk >= 64)
+    # A column of Z pads the others to twice their number, which takes the room of a load.
+    return replace(launch, deep=read is not None and k.walk.chunk >= 64 and not tail)
 
 
 def live(c: Carry, reverse: bool) -> str | None:

@@ -25,7 +25,7 @@ from smac.plan.config import Tiles
 _TAKEN = re.compile(
     r"(n_\w+|(partial|raw|fft|log|prefix|resets|cut|tiles|scratch|at_once|rows|sums|scaled|scores)_\w+|op|acc|device|torch|triton|tl|pad|"
     r"rows|columns|stages|on_chip|first|shift|count|slots|(flip|ahead|behind)(_grad)?|first_token|first_slot|first_program|programs|at_once|"
-    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|cut_sums|far|tall|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|shares|of_shares|"
+    r"TYPES|PRECISION|scan_ids|scan_sequences|last_of_sequences|cut_sums|far|tall|crowd|side_by_side|heads_each|spectrum|state_channels|channels_at|along|convolve|correlate|lags_of|shares|of_shares|"
     r"(forward|backward)\w*)"
 )
 
@@ -164,6 +164,8 @@ class Host:
         sizes = ", ".join([*(f"n_{s}" for s in k.sizes), *(v for _, v in k.scalars)])
         if "R" in dict(k.constants):
             self.helpers.add("tall")
+        if "crowd(" in k.registers:
+            self.helpers.add("crowd")
         constants = ", ".join(f"{n}={self._far(k) if v == FAR else v}" for n, v in k.constants)
         lines = [
             f"{k.name}[({grid},)](",

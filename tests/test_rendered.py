@@ -65,7 +65,7 @@ def test_a_program_alone_on_its_sm_has_one_load_more_in_flight(
 
 
 def test_a_sweep_of_a_normaliser_takes_no_load_more() -> None:
-    """Its column pads V's: lion's loads in flight had more shared memory than a program may have."""
+    """Its column pads V's: lion's loads in flight asked for more on chip than there is."""
     sizes = {"N": 128, "P": 64}
     plain = smac.compile("retnet", target="triton", order="chunked", schedule="sweep", chunk=64)
     assert "deep=True" in plain.source(**sizes)

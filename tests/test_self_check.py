@@ -208,6 +208,7 @@ def test_the_file_makes_no_gradient_of_what_is_frozen(cache: Path) -> None:
               dict.fromkeys(check.given, "float32"), "cpu", frozen=["gamma"])  # fmt: skip
     made = case(job)
     text = reproducer(made, check._plain_plans(launcher, found.runnable, made), "found.", 0.1)
+    cache.mkdir(parents=True, exist_ok=True)
     path = cache / "frozen.py"
     path.write_text(text)
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)

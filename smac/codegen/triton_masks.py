@@ -24,7 +24,7 @@ from smac.codegen.triton_sweeps import (
 from smac.codegen.triton_tiles import Frame, Ix, Tensor
 from smac.errors import CodegenError
 from smac.expr import Expr, Name
-from smac.ir import Kernel
+from smac.ir import Carry, Kernel, Read
 from smac.masks.band import FULL, Support, empty, equal_at
 
 #: Rows and columns of the tiles that a program of a read goes over.
@@ -37,12 +37,7 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
           targets: list[list[Target]]) -> Launch:  # fmt: skip
     """The reads of `k` over tiles of its entry, and `targets` of each: one, or two of a carry, of
     which each contracts what the other keeps."""
-    if len(k.carries) != 1 or len(k.reads) > (1 if k.channel else 2):
-        raise CodegenError(f"triton: kernel '{k.name}' has {len(k.reads)} reads of "
-                           f"{len(k.carries)} carries; expected one or two of one")  # fmt: skip
-    (read, *others), (carry,) = k.reads, k.carries
-    if carry.initial or carry.final or carry.saves:
-        raise CodegenError(f"triton: kernel '{k.name}' goes over tiles; it carries no states")
+    (read, *others), carry = _reads(k)
     contracted, kept, c_name, k_name = sides(read.over, carry)
     tail = value(k, carry.right).tail is not None
     n_contracted, n_kept = length(contracted, tail), length(kept, tail)
@@ -97,6 +92,17 @@ def tiles(k: Kernel, name: str, layout: Layout, known: dict[str, Tensor],
         return launch
     # Entries made by lag leave room: what stores alone read may wait on the stack.
     return replace(launch, registers=f"crowd({' * '.join(launch.grid)}, op)")
+
+
+def _reads(k: Kernel) -> tuple[tuple[Read, ...], Carry]:
+    """The reads of a kernel over tiles, and what they read; CodegenError where tiles cannot."""
+    if len(k.carries) != 1 or len(k.reads) > (1 if k.channel else 2):
+        raise CodegenError(f"triton: kernel '{k.name}' has {len(k.reads)} reads of "
+                           f"{len(k.carries)} carries; expected one or two of one")  # fmt: skip
+    (carry,) = k.carries
+    if carry.initial or carry.final or carry.saves:
+        raise CodegenError(f"triton: kernel '{k.name}' goes over tiles; it carries no states")
+    return k.reads, carry
 
 
 def _factors(d: Draft, operand: str, rows: Ix, numbers: bool) -> list[str]:

@@ -20,7 +20,7 @@ from smac.expr import ONE, ZERO, Expr, call
 from smac.masks.base import Lane
 from smac.masks.lanes import Lanes, resets_every
 from smac.plan.bands import block_columns, entries
-from smac.plan.shape import Shape, shape_of, sides_of
+from smac.plan.shape import Shape, learns, shape_of, sides_of
 from smac.plan.types import Dot, Request
 from smac.terms import MaskTerm
 
@@ -90,6 +90,7 @@ class Operands:
 
     def __init__(self, x: Shape, r: Request, lanes: tuple[Lane, ...]) -> None:
         spec, self.channel, self.again = r.spec, r.spec.contraction.channel, x.again
+        self.frozen = r.frozen
         self.spec, c = spec, spec.contraction
         carried = (a for e in (c.Q, c.K, c.V, *r.mask.parameters()) for a in spec.axes_of(e))
         found = set(carried) & set(spec.groups)
@@ -135,7 +136,8 @@ class Operands:
             decay |= self.letters(lane.reset) | I
         factors = [simplify(e) for e in (lane.read, lane.write)]
         read, write = (NONE if e == ONE else self.letters(e) for e in factors)
-        return LaneLetters(decay, read, write, decays or factors != [ONE, ONE])
+        learned = any(learns(e, self.frozen) for e in (lane.log_decay, lane.read, lane.write))
+        return LaneLetters(decay, read, write, learned)
 
     def _sizes(self, x: Shape, r: Request) -> dict[str, int]:
         own = {a for i in r.spec.inputs for a in i.axes}

@@ -162,12 +162,12 @@ def _learned(r: Request) -> bool:
     """Whether a lane, or without lanes the entry, reads a tensor that takes a gradient."""
     found = r.mask.generators()
     if found is None:
-        return _learns(r.mask.entry(), r.frozen)
-    return any(_learns(e, r.frozen) for x in (*found.lanes, *found.above)
+        return learns(r.mask.entry(), r.frozen)
+    return any(learns(e, r.frozen) for x in (*found.lanes, *found.above)
                for e in (x.log_decay, x.read, x.write))  # fmt: skip
 
 
-def _learns(e: Expr, frozen: frozenset[str]) -> bool:
+def learns(e: Expr, frozen: frozenset[str]) -> bool:
     """Whether `e` reads a tensor, none of ids and none of `frozen`."""
     floats = transform(e, lambda n: ONE if isinstance(n, Call) and n.fn in SCAN_FUNCTIONS else None)
     return bool(names(floats) - frozen)
